@@ -1,0 +1,1 @@
+"""Real-time image segmentation of street scenes."""

@@ -1,0 +1,1 @@
+"""Metrics that accumulate over a whole data set."""
