@@ -1,0 +1,1 @@
+"""Pictures, charts, outlines, image files and report pages; needs only NumPy and Pillow."""
