@@ -1,0 +1,63 @@
+"""Count parameters, multiply-adds, and operations by the rule of the small-network papers."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Return the number of parameters, trainable or not; buffers do not count."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def count_macs(model: nn.Module, input_size: tuple[int, int]) -> int:
+    """Count the multiply-adds of convolutions and matrix products for one RGB image.
+
+    Args:
+        model: Left as it is; a copy without data runs in evaluation mode.
+        input_size: (H, W) of the image.
+    """
+    twin = _shape_only_copy(model)
+    counter = FlopCounterMode(display=False)
+    with counter:
+        twin(_shape_only_image(input_size))
+    return int(counter.get_total_flops()) // 2
+
+
+def count_operations(model: nn.Module, input_size: tuple[int, int]) -> int:
+    """Count as the tables of LSA-BiNet do: multiply-adds, plus norms and PReLUs.
+
+    An affine batch norm costs 4 and a PReLU 1 per output element; pooling, resizing, sigmoids,
+    GELUs and biases cost nothing. This rule reproduces every figure of the paper's ablation.
+
+    Args:
+        model: Left as it is; a copy without data runs in evaluation mode.
+        input_size: (H, W) of the image.
+    """
+    twin = _shape_only_copy(model)
+    elementwise = 0
+
+    def add(module: nn.Module, _inputs: tuple[Any, ...], output: Tensor) -> None:
+        nonlocal elementwise
+        elementwise += output.numel() * (1 if isinstance(module, nn.PReLU) else 4)
+
+    for module in twin.modules():
+        if isinstance(module, nn.PReLU) or (isinstance(module, nn.BatchNorm2d) and module.affine):
+            module.register_forward_hook(add)
+    twin(_shape_only_image(input_size))
+    return count_macs(model, input_size) + elementwise
+
+
+def _shape_only_copy(model: nn.Module) -> nn.Module:
+    # Frozen parameters, not no_grad: the counter stumbles over views of parameters without it.
+    twin = copy.deepcopy(model).to("meta").eval()
+    return twin.requires_grad_(requires_grad=False)
+
+
+def _shape_only_image(size: tuple[int, int]) -> Tensor:
+    return torch.empty(1, 3, *size, device="meta")
