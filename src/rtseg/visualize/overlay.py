@@ -1,0 +1,271 @@
+"""Label maps as pictures: class colors, colors over photographs, comparisons, contact sheets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from rtseg.visualize.drawing import (
+    INK,
+    MUTED,
+    PAPER,
+    VOID_GRAY,
+    Canvas,
+    Color,
+    Pixels,
+    shorten,
+    text_width,
+)
+
+_ERROR_RED: Color = (225, 29, 72)
+
+
+def colorize(mask: NDArray[Any], palette: Sequence[Color], *, void: Color = (0, 0, 0)) -> Pixels:
+    """Paint every pixel in the color of its class.
+
+    Args:
+        mask: Class ids (H, W), any integer type.
+        palette: RGB color by class id, 0-255.
+        void: Color of 255 and of ids outside the palette.
+
+    Returns:
+        RGB uint8 (H, W, 3).
+    """
+    table = np.array([*palette, void], dtype=np.uint8)
+    return table[_palette_index(mask, len(palette))]
+
+
+def overlay(
+    image: Pixels | None,
+    mask: NDArray[Any],
+    palette: Sequence[Color],
+    *,
+    alpha: float = 0.5,
+    legend: Sequence[str] | None = None,
+) -> Pixels:
+    """Paint the class colors over a photograph; 255 and ids outside the palette stay unpainted.
+
+    Args:
+        image: RGB uint8 (H, W, 3), or None for the colors alone (unpainted pixels are black).
+        mask: Class ids (H, W), any integer type.
+        palette: RGB color by class id, 0-255.
+        alpha: Share of the class color, 0 (image only) to 1 (colors only), in steps of 1/256.
+        legend: Class names by id; if given, a panel at the right names the classes that occur,
+            largest first.
+
+    Returns:
+        RGB uint8 (H, W, 3), wider by the panel.
+
+    Raises:
+        ValueError: If image and mask differ in size or `alpha` is out of range.
+    """
+    if not 0.0 <= alpha <= 1.0:
+        raise ValueError(f"alpha is {alpha}; it must be 0 to 1")
+    if image is None:
+        painted = colorize(mask, palette)
+    else:
+        _check_size(image, mask)
+        painted = _blend(image, _palette_index(mask, len(palette)), palette, alpha)
+    if legend is None:
+        return painted
+    return np.concatenate([painted, _legend_panel(mask, palette, legend)], axis=1)
+
+
+def comparison(
+    image: Pixels,
+    truth: NDArray[Any],
+    prediction: NDArray[Any],
+    palette: Sequence[Color],
+    names: Sequence[str],
+    *,
+    columns: int = 4,
+    cell_width: int = 480,
+) -> Pixels:
+    """Set image, truth, prediction and errors side by side, with captions and a key.
+
+    Pixels without truth are gray in `truth` and in `errors`; wrong pixels are red.
+
+    Args:
+        image: RGB uint8 (H, W, 3).
+        truth: Class ids (H, W), 255 = void.
+        prediction: Class ids (H, W).
+        palette: RGB color by class id, 0-255.
+        names: Class names by id.
+        columns: Pictures in a row, 4 or 2 for wide images.
+        cell_width: Width of each picture in pixels; larger images are shrunk to it.
+
+    Returns:
+        RGB uint8 (h, w, 3).
+    """
+    for part in (truth, prediction):
+        _check_size(image, part)
+    known = truth != 255
+    wrong = known & (truth != prediction)
+    gray = np.round(image @ np.array([0.299, 0.587, 0.114]))  # luma weights of ITU-R BT.601
+    errors = np.repeat((0.5 * gray + 100).astype(np.uint8)[..., None], 3, axis=2)
+    errors[~known] = VOID_GRAY
+    errors[wrong] = _ERROR_RED
+    share = 100 * wrong.sum() / max(int(known.sum()), 1)
+    sheet = contact_sheet(
+        [image, colorize(truth, palette, void=VOID_GRAY), colorize(prediction, palette), errors],
+        titles=["image", "truth", "prediction", f"errors: {share:.1f} % of labeled pixels"],
+        columns=columns,
+        cell_width=cell_width,
+    )
+    present = np.union1d(truth, prediction)
+    classes = [int(index) for index in present if index < len(palette)]
+    key = _key_strip(classes, palette, names, sheet.shape[1], void=not known.all())
+    return np.concatenate([sheet, key], axis=0)
+
+
+def contact_sheet(
+    images: Sequence[Pixels],
+    *,
+    titles: Sequence[str] | None = None,
+    columns: int | None = None,
+    cell_width: int = 360,
+) -> Pixels:
+    """Lay pictures out in a grid.
+
+    Args:
+        images: RGB uint8 (H, W, 3) each; sizes may differ.
+        titles: One caption per picture.
+        columns: Pictures in a row; by default as many as make the grid about square, 4 at most.
+        cell_width: Width of a cell; larger pictures are shrunk to it, much smaller ones are
+            enlarged by a whole factor.
+
+    Returns:
+        RGB uint8 (h, w, 3) on white.
+
+    Raises:
+        ValueError: If there is no picture, or not one title per picture.
+    """
+    if not images:
+        raise ValueError("a contact sheet needs at least one picture")
+    if titles is not None and len(titles) != len(images):
+        raise ValueError(f"{len(titles)} titles for {len(images)} pictures")
+    columns = min(columns or min(4, int(np.ceil(np.sqrt(len(images))))), len(images))
+    cells = [_fit(image, cell_width) for image in images]
+    gap, caption, size = 12, 26 if titles else 0, 15
+    width = max(cell.shape[1] for cell in cells)
+    rows = [cells[start : start + columns] for start in range(0, len(cells), columns)]
+    heights = [max(cell.shape[0] for cell in row) for row in rows]
+    total = sum(heights) + len(rows) * (gap + caption) + gap
+    canvas = Canvas(columns * (width + gap) + gap, total, smooth=1)
+    top = gap
+    for index, cell in enumerate(cells):
+        row, column = divmod(index, columns)
+        left = gap + column * (width + gap)
+        canvas.photo(left + (width - cell.shape[1]) // 2, top + caption, cell)
+        if titles:
+            text = shorten(titles[index], size, width)
+            canvas.text((left, top + caption / 2 - 2), text, size=size)
+        if column == columns - 1:
+            top += heights[row] + caption + gap
+    return canvas.pixels()
+
+
+def _palette_index(mask: NDArray[Any], count: int) -> NDArray[np.intp]:
+    """Return the class ids with all that has no color replaced by `count`."""
+    if mask.ndim != 2:
+        raise ValueError(f"mask must be (H, W), got {mask.shape}")
+    index = mask.astype(np.intp)
+    index[(index < 0) | (index > count)] = count
+    if mask.dtype != np.uint16:  # only maps of more than 255 classes use 255 as a class
+        index[mask == 255] = count
+    return index
+
+
+def _check_size(image: Pixels, mask: NDArray[Any]) -> None:
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise ValueError(f"image must be uint8 (H, W, 3), got {image.dtype} {image.shape}")
+    if image.shape[:2] != mask.shape:
+        raise ValueError(f"image {image.shape[:2]} and mask {mask.shape} differ in size")
+
+
+def _blend(
+    image: Pixels, index: NDArray[np.intp], palette: Sequence[Color], alpha: float
+) -> Pixels:
+    """Mix in fixed point: 256 parts, of which `alpha` are class color; exact at 0 and 1."""
+    parts = round(alpha * 256)
+    colors = np.array([*palette, (0, 0, 0)], dtype=np.uint16) * np.uint16(parts) + np.uint16(128)
+    rest = np.full((len(palette) + 1, 1), 256 - parts, dtype=np.uint16)
+    rest[-1] = 256
+    mixed = image * rest[index]  # largest value 255 * 256 + 128, inside uint16
+    mixed += colors[index]
+    mixed >>= 8
+    return mixed.astype(np.uint8)
+
+
+def _legend_panel(mask: NDArray[Any], palette: Sequence[Color], names: Sequence[str]) -> Pixels:
+    """Draw the key (H, w, 3): classes by falling area, with their shares of the picture."""
+    height = mask.shape[0]
+    index = _palette_index(mask, min(len(palette), len(names)))
+    counts = np.bincount(index.ravel())[: min(len(palette), len(names))]
+    classes = [int(c) for c in np.argsort(-counts, kind="stable") if counts[c]]
+    size = int(np.clip(height / max(len(classes), 8) / 1.9, 11, 30))
+    pad, row_height = round(0.8 * size), round(1.7 * size)
+    room = max(1, (height - pad) // row_height)
+    hidden = len(classes) - room
+    shown = classes if hidden <= 0 else classes[: room - 1]
+    shares = [f"{100 * counts[c] / mask.size:.1f} %" for c in shown]
+    more = f"and {len(classes) - len(shown)} more" if hidden > 0 else ""
+    widths = [text_width(names[c], size) for c in shown] + [text_width(more, size)]
+    number = max((text_width(share, size) for share in shares), default=0)
+    box, gap = round(1.1 * size), round(0.6 * size)
+    canvas = Canvas(pad + box + gap + max(widths) + 2 * gap + number + pad, height)
+    middle = pad / 2 + row_height / 2
+    for class_id, share in zip(shown, shares, strict=True):
+        canvas.rectangle(
+            (pad, middle - box / 2, pad + box, middle + box / 2),
+            palette[class_id],
+            radius=0.2 * size,
+        )
+        canvas.text((pad + box + gap, middle), names[class_id], size=size)
+        canvas.text((canvas.width - pad, middle), share, size=size, color=MUTED, anchor="rm")
+        middle += row_height
+    canvas.text((pad + box + gap, middle), more, size=size, color=MUTED)
+    return canvas.pixels()
+
+
+def _key_strip(
+    classes: Sequence[int],
+    palette: Sequence[Color],
+    names: Sequence[str],
+    width: int,
+    *,
+    void: bool,
+) -> Pixels:
+    """Draw a key (h, width, 3) that runs in lines from left to right."""
+    size, box, gap, row_height = 14, 16, 12, 26
+    entries = [(names[index], palette[index]) for index in classes]
+    if void:
+        entries.append(("not labeled", VOID_GRAY))
+    entries.append(("wrong", _ERROR_RED))
+    places, x, row = [], gap, 0
+    for name, _ in entries:
+        step = box + 6 + text_width(name, size) + 18
+        if x > gap and x + step > width:
+            x, row = gap, row + 1
+        places.append((x, row))
+        x += step
+    canvas = Canvas(width, (row + 1) * row_height + 10, background=PAPER)
+    for (name, color), (left, line) in zip(entries, places, strict=True):
+        middle = line * row_height + row_height / 2
+        canvas.rectangle((left, middle - box / 2, left + box, middle + box / 2), color, radius=3)
+        canvas.text((left + box + 6, middle), name, size=size, color=INK)
+    return canvas.pixels()
+
+
+def _fit(image: Pixels, width: int) -> Pixels:
+    """Shrink to `width`, or enlarge by the largest whole factor that fits."""
+    height, old = image.shape[:2]
+    if old > width:
+        size = (width, max(1, round(height * width / old)))
+        return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.HAMMING))
+    factor = max(1, width // old)
+    return image.repeat(factor, axis=0).repeat(factor, axis=1)
