@@ -68,8 +68,8 @@ def _label_regions(mask: NDArray[Any]) -> _Integers:
     starts = np.ones(mask.shape, dtype=bool)
     starts[:, 1:] = mask[:, 1:] != mask[:, :-1]
     runs = (np.cumsum(starts.ravel()) - 1).reshape(mask.shape)
-    same = mask[1:] == mask[:-1]
-    edges = np.unique(np.stack([runs[:-1][same], runs[1:][same]], axis=1), axis=0)
+    touch = (mask[1:] == mask[:-1]) & (starts[1:] | starts[:-1])  # once per pair of runs
+    edges = np.stack([runs[:-1][touch], runs[1:][touch]], axis=1)
     parent = np.arange(runs[-1, -1] + 1)
     while True:
         first, second = parent[edges[:, 0]], parent[edges[:, 1]]
