@@ -20,7 +20,7 @@ min_size: 32                             # smallest height and width in pixels
 max_pixels: 20000000                     # largest height times width
 ```
 With several kinds, `label_map` and `color_map` may hold one map per kind. The raw value 255 is
-ignore unless `label_map` says otherwise (a lane mask of 0 and 255 needs `label_map: {0: 0, 255: 1}`);
+ignore unless `label_map` says otherwise (lane masks of 0 and 255 need `label_map: {0: 0, 255: 1}`);
 `drivable` and `lane` have the labels 0 and 1.
 """
 

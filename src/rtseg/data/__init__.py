@@ -1,0 +1,15 @@
+"""Data sets, augmentation, preprocessing and data checks; `DATASETS` lists the readers by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from rtseg.data.camvid import CamVid
+from rtseg.data.dataset import Dataset
+from rtseg.data.native import NativeFolder
+
+DATASETS: dict[str, Callable[..., Dataset]] = {
+    "camvid": CamVid,
+    "native": NativeFolder,
+}
+"""Data sets by the name a recipe uses; the other keys of its section are the keyword arguments."""
