@@ -81,14 +81,15 @@ def curves(
 
 def ticks(low: float, high: float, *, count: int) -> list[float]:
     """Return about `count` round values, evenly spaced, that enclose low and high."""
-    if high <= low:
-        half = abs(low) * 0.1 or 0.5
+    size = max(abs(low), abs(high))
+    if high - low <= 1e-6 * max(size, 1e-9):  # one value: put it in the middle
+        half = 0.1 * size if size > 1e-9 else 0.5
         low, high = low - half, high + half
     rough = (high - low) / count
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= rough * 0.999)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [round(index * step, 12) for index in range(first, last + 1)]
+    return [float(f"{index * step:.12g}") for index in range(first, last + 1)]
 
 
 def bar_chart(
@@ -119,7 +120,7 @@ def bar_chart(
     for tenth in range(0, 11, 2):
         x = left + (right - left) * tenth / 10
         canvas.line([(x, top), (x, bottom)], GRID, width=1)
-        canvas.text((x, bottom + 16), f"{tenth / 10:g}", size=13, color=MUTED, anchor="mm")
+        canvas.text((x, bottom + 16), f"{tenth / 10:.1f}", size=13, color=MUTED, anchor="mm")
     for index, (name, value) in enumerate(values.items()):
         middle = top + row * (index + 0.5)
         label = shorten(name, _TEXT, left - 36)
@@ -230,7 +231,7 @@ def _axes(canvas: Canvas, box: _Box, xticks: Sequence[float], yticks: Sequence[f
 
 def _tick_labels(values: Sequence[float]) -> list[str]:
     """Write all ticks with the decimals that their step needs; thousands as k."""
-    kilo = all(value % 1000 == 0 for value in values) and max(map(abs, values)) >= 10_000
+    kilo = all(value % 100 == 0 for value in values) and max(map(abs, values)) >= 10_000
     scaled = [value / 1000 for value in values] if kilo else list(values)
     step = scaled[1] - scaled[0]
     decimals = max(0, -math.floor(math.log10(step) + 1e-9))

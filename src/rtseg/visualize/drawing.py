@@ -17,7 +17,6 @@ PAPER: Color = (255, 255, 255)
 INK: Color = (31, 41, 55)
 MUTED: Color = (107, 114, 128)
 GRID: Color = (229, 231, 235)
-VOID_GRAY: Color = (128, 128, 128)
 SERIES: tuple[Color, ...] = (
     (37, 99, 235),
     (234, 88, 12),
@@ -73,7 +72,7 @@ class Canvas:
     """
 
     def __init__(
-        self, width: int, height: int, *, smooth: int = 3, background: Color = PAPER
+        self, width: int, height: int, *, smooth: int = 4, background: Color = PAPER
     ) -> None:
         self.width, self.height = width, height
         self._smooth = smooth

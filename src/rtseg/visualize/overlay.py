@@ -13,7 +13,6 @@ from rtseg.visualize.drawing import (
     INK,
     MUTED,
     PAPER,
-    VOID_GRAY,
     Canvas,
     Color,
     Pixels,
@@ -22,21 +21,22 @@ from rtseg.visualize.drawing import (
 )
 
 _ERROR_RED: Color = (225, 29, 72)
+_HATCH: tuple[Color, Color] = ((150, 150, 150), (215, 215, 215))
+"""decision: void is hatched in gray, since a plain gray is the sky of some palettes."""
 
 
-def colorize(mask: NDArray[Any], palette: Sequence[Color], *, void: Color = (0, 0, 0)) -> Pixels:
+def colorize(mask: NDArray[Any], palette: Sequence[Color]) -> Pixels:
     """Paint every pixel in the color of its class.
 
     Args:
         mask: Class ids (H, W), any integer type.
         palette: RGB color by class id, 0-255.
-        void: Color of 255 and of ids outside the palette.
 
     Returns:
-        RGB uint8 (H, W, 3).
+        RGB uint8 (H, W, 3); black where the label is 255 or outside the palette.
     """
-    table = np.array([*palette, void], dtype=np.uint8)
-    return table[_palette_index(mask, len(palette))]
+    table = np.array([*palette, (0, 0, 0)], dtype=np.uint8)
+    return table.take(_palette_index(mask, len(palette)), axis=0)
 
 
 def overlay(
@@ -87,7 +87,7 @@ def comparison(
 ) -> Pixels:
     """Set image, truth, prediction and errors side by side, with captions and a key.
 
-    Pixels without truth are gray in `truth` and in `errors`; wrong pixels are red.
+    Pixels without truth are hatched in gray in `truth` and in `errors`; wrong pixels are red.
 
     Args:
         image: RGB uint8 (H, W, 3).
@@ -107,11 +107,12 @@ def comparison(
     wrong = known & (truth != prediction)
     gray = np.round(image @ np.array([0.299, 0.587, 0.114]))  # luma weights of ITU-R BT.601
     errors = np.repeat((0.5 * gray + 100).astype(np.uint8)[..., None], 3, axis=2)
-    errors[~known] = VOID_GRAY
     errors[wrong] = _ERROR_RED
+    colors = colorize(truth, palette)
+    colors[~known] = errors[~known] = _hatch(*truth.shape)[~known]
     share = 100 * wrong.sum() / max(int(known.sum()), 1)
     sheet = contact_sheet(
-        [image, colorize(truth, palette, void=VOID_GRAY), colorize(prediction, palette), errors],
+        [image, colors, colorize(prediction, palette), errors],
         titles=["image", "truth", "prediction", f"errors: {share:.1f} % of labeled pixels"],
         columns=columns,
         cell_width=cell_width,
@@ -173,11 +174,13 @@ def _palette_index(mask: NDArray[Any], count: int) -> NDArray[np.intp]:
     """Return the class ids with all that has no color replaced by `count`."""
     if mask.ndim != 2:
         raise ValueError(f"mask must be (H, W), got {mask.shape}")
-    index = mask.astype(np.intp)
-    index[(index < 0) | (index > count)] = count
-    if mask.dtype != np.uint16:  # only maps of more than 255 classes use 255 as a class
-        index[mask == 255] = count
-    return index
+    if mask.dtype not in (np.uint8, np.uint16):
+        known = (mask >= 0) & (mask < min(count, 255))
+        return np.where(known, mask, count)
+    table = np.minimum(np.arange(np.iinfo(mask.dtype).max + 1), count)
+    if mask.dtype == np.uint8:  # only maps of more than 255 classes use 255 as a class
+        table[255] = count
+    return table.take(mask)
 
 
 def _check_size(image: Pixels, mask: NDArray[Any]) -> None:
@@ -187,18 +190,28 @@ def _check_size(image: Pixels, mask: NDArray[Any]) -> None:
         raise ValueError(f"image {image.shape[:2]} and mask {mask.shape} differ in size")
 
 
+def _hatch(height: int, width: int) -> Pixels:
+    """Return gray diagonal stripes (height, width, 3), wide enough to survive shrinking."""
+    stripe = max(2, width // 120)
+    diagonal = np.add.outer(np.arange(height), np.arange(width)) // stripe % 2
+    return np.array(_HATCH, dtype=np.uint8).take(diagonal, axis=0)
+
+
 def _blend(
     image: Pixels, index: NDArray[np.intp], palette: Sequence[Color], alpha: float
 ) -> Pixels:
     """Mix in fixed point: 256 parts, of which `alpha` are class color; exact at 0 and 1."""
     parts = round(alpha * 256)
     colors = np.array([*palette, (0, 0, 0)], dtype=np.uint16) * np.uint16(parts) + np.uint16(128)
-    rest = np.full((len(palette) + 1, 1), 256 - parts, dtype=np.uint16)
+    rest = np.full(len(palette) + 1, 256 - parts, dtype=np.uint16)
     rest[-1] = 256
-    mixed = image * rest[index]  # largest value 255 * 256 + 128, inside uint16
-    mixed += colors[index]
-    mixed >>= 8
-    return mixed.astype(np.uint8)
+    weight = rest.take(index)
+    painted = np.empty_like(image)
+    for channel in range(3):  # one at a time, for the sake of the cache
+        mixed = image[..., channel] * weight  # largest sum 255 * 256 + 128, inside uint16
+        mixed += colors[:, channel].take(index)
+        np.right_shift(mixed, 8, out=painted[..., channel], casting="unsafe")
+    return painted
 
 
 def _legend_panel(mask: NDArray[Any], palette: Sequence[Color], names: Sequence[str]) -> Pixels:
@@ -244,7 +257,7 @@ def _key_strip(
     size, box, gap, row_height = 14, 16, 12, 26
     entries = [(names[index], palette[index]) for index in classes]
     if void:
-        entries.append(("not labeled", VOID_GRAY))
+        entries.append(("not labeled", _HATCH[1]))
     entries.append(("wrong", _ERROR_RED))
     places, x, row = [], gap, 0
     for name, _ in entries:
@@ -257,6 +270,8 @@ def _key_strip(
     for (name, color), (left, line) in zip(entries, places, strict=True):
         middle = line * row_height + row_height / 2
         canvas.rectangle((left, middle - box / 2, left + box, middle + box / 2), color, radius=3)
+        if color == _HATCH[1]:
+            canvas.photo(left, round(middle - box / 2), _hatch(box, box))
         canvas.text((left + box + 6, middle), name, size=size, color=INK)
     return canvas.pixels()
 

@@ -38,7 +38,7 @@ class Picture:
 class Section:
     """A heading and what stands under it, in order: text, tables, pictures.
 
-    Pictures in a row share the width of the page.
+    Pictures that follow each other stand side by side if they fit.
     """
 
     heading: str
@@ -70,7 +70,7 @@ th { color: var(--muted); font-weight: 600; border-bottom-width: 2px; }
 tbody tr:nth-child(even) { background: var(--stripe); }
 .number { text-align: right; }
 .row { display: flex; flex-wrap: wrap; gap: 16px; margin: 0 0 16px; }
-figure { flex: 1 1 300px; min-width: 0; margin: 0; }
+figure { flex: 0 1 auto; min-width: 0; max-width: 100%; margin: 0; }
 img { display: block; max-width: 100%; height: auto; border-radius: 8px;
   border: 1px solid var(--line); }
 figcaption { color: var(--muted); font-size: 0.9rem; margin-top: 6px; }
@@ -165,6 +165,10 @@ def _table(table: Table) -> str:
 def _cell(value: Cell) -> str:
     if value is None:
         return "n/a"
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return f"{value:,}" if isinstance(value, int) else escape(value)
+    if isinstance(value, str):
+        return escape(value)
+    if isinstance(value, int):
+        return f"{value:,}"
+    if value and abs(value) < 1e-3:
+        return f"{value:.3g}"
+    return f"{value:.4f}" if abs(value) < 10 else f"{value:,.1f}"
