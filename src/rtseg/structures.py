@@ -1,6 +1,7 @@
-"""The shared types: what models return, what data sets yield, what losses and metrics read, what users get.
+"""The shared types: of models, data sets, losses and metrics, and what users get.
 
-Every tensor shape is written (B, C, H, W). Label maps hold class ids 0..C-1 and `IGNORE_INDEX` where nothing is known.
+Every tensor shape is written (B, C, H, W). Label maps hold class ids 0..C-1 and `IGNORE_INDEX`
+where nothing is known.
 """
 
 from __future__ import annotations
@@ -17,14 +18,15 @@ from torch import Tensor
 from rtseg import visualize
 
 IGNORE_INDEX = 255
-"""Label value of a pixel that counts neither in a loss nor in a metric; the same in files, losses and metrics."""
+"""Label of a pixel that counts neither in a loss nor in a metric; the same value in files."""
 
 
 # ---------------------------------------------------------------- what a model returns
 class SemanticOutput(NamedTuple):
     """Per-pixel class scores.
 
-    `logits`: (B, K, h, w), unbounded, at the model's own resolution. `aux`: tuple of (B, K, h', w'); empty in evaluation.
+    `logits`: (B, K, h, w), unbounded, at the model's own resolution.
+    `aux`: tuple of (B, K, h', w'); empty in evaluation.
     """
 
     logits: Tensor
@@ -34,7 +36,7 @@ class SemanticOutput(NamedTuple):
 # ---------------------------------------------------------------- what a data set yields
 @dataclass(frozen=True)
 class ClassInfo:
-    """One class of a data set: its name, its colour (RGB, 0-255), and whether it is a countable thing."""
+    """One class of a data set: its name, its RGB color (0-255), whether it is a countable thing."""
 
     name: str
     color: tuple[int, int, int]
@@ -43,7 +45,7 @@ class ClassInfo:
 
 @dataclass(frozen=True)
 class Segment:
-    """One region of a panoptic map: its id in the map (> 0), its class id, and whether it is a crowd region."""
+    """One region of a panoptic map: its id there (> 0), its class id, whether it is a crowd."""
 
     id: int
     class_id: int
@@ -55,10 +57,12 @@ class Sample:
     """One image with whatever labels its data set offers; a data set knows no task.
 
     image: uint8 (H, W, 3) RGB as read; augmentation makes it float32 (H, W, 3), still in 0-255.
-    labels: by kind. `semantic` uint8 (H, W) of class ids; `drivable`, `lane` uint8 (H, W) of 0 and 1; `panoptic` int32 (H, W)
-        of segment ids, 0 = void; all but `panoptic` use `IGNORE_INDEX` for void.
+    labels: by kind. `semantic` uint8 (H, W) of class ids; `drivable`, `lane` uint8 (H, W) of 0
+        and 1; `panoptic` int32 (H, W) of segment ids, 0 = void; all but `panoptic` use
+        `IGNORE_INDEX` for void.
     segments: one entry for each id of the panoptic map.
-    path: the file the image came from, or a name that says how to draw it again (`synthetic:seed=0/7`).
+    path: the file the image came from, or a name that says how to draw it again
+        (`synthetic:seed=0/7`).
     attributes: facts about the scene such as weather or time of day.
     """
 
@@ -69,7 +73,7 @@ class Sample:
     attributes: Mapping[str, str] = field(default_factory=dict)
 
 
-# ---------------------------------------------------------------- what the loop, losses and metrics read
+# ---------------------------------------------------------------- what losses and metrics read
 class SemanticTarget(NamedTuple):
     """`labels`: (B, H, W) int64, class ids and `IGNORE_INDEX`."""
 
@@ -79,8 +83,9 @@ class SemanticTarget(NamedTuple):
 class ImageMeta(NamedTuple):
     """Where an image of a batch came from and how it was fitted into it.
 
-    path: as in `Sample`. source_size: (H, W) of the image before any resize. input_size: (h, w) after the size rule,
-    before padding. padding: rows added below and columns added at the right, in input pixels.
+    path: as in `Sample`. source_size: (H, W) of the image before any resize.
+    input_size: (h, w) after the size rule, before padding.
+    padding: rows added below and columns added at the right, in input pixels.
     """
 
     path: str
@@ -90,7 +95,10 @@ class ImageMeta(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Normalised images (B, 3, H, W) with their target (training: one for all; evaluation: one per image at native size)."""
+    """Normalized images (B, 3, H, W) with their target.
+
+    In training one target for all; in evaluation one per image, at native size.
+    """
 
     images: Tensor
     target: Any
@@ -102,10 +110,16 @@ class Batch(NamedTuple):
 class SemanticResult:
     """Class of every pixel, at the size of the source image.
 
-    mask: uint8 (H, W) of class ids (uint16 above 255 classes). names, palette: of the classes, by id; colours are RGB.
-    source: path of the image, "" if it came from memory. timing: milliseconds by stage (read, pre, model, post).
-    confidence: float16 (H, W) in [0, 1], the softmax share of the chosen class, or None if it was not asked for.
-    image: the source image, uint8 (H, W, 3) RGB, or None (then `plot` shows the class colours alone).
+    mask: uint8 (H, W) of class ids (uint16 above 255 classes); read-only.
+    names, palette: of the classes, by id; colors are RGB, 0-255.
+    source: path of the image, "" if it came from memory.
+    timing: milliseconds by stage (read, pre, model, post).
+    confidence: float16 (H, W) in [0, 1], the softmax share of the chosen class, or None if it was
+        not asked for.
+    image: the source image, uint8 (H, W, 3) RGB, or None (then `plot` shows the colors alone).
+
+    Raises:
+        ValueError: If the fields contradict each other in type, size or number of classes.
     """
 
     mask: NDArray[Any]
@@ -123,15 +137,23 @@ class SemanticResult:
             )
         if len(self.names) != len(self.palette):
             raise ValueError(
-                f"{len(self.names)} names but {len(self.palette)} colours; give one colour per class"
+                f"{len(self.names)} names but {len(self.palette)} colors; give one color per class"
             )
-        self.mask.flags.writeable = False
+        for name in ("image", "confidence"):
+            array = getattr(self, name)
+            if array is not None and array.shape[:2] != self.mask.shape:
+                raise ValueError(
+                    f"{name} {array.shape} differs in size from the mask {self.mask.shape}"
+                )
+        frozen = self.mask.view()  # the caller's own array stays writable
+        frozen.flags.writeable = False
+        object.__setattr__(self, "mask", frozen)
 
     def plot(self, *, alpha: float = 0.5, legend: bool = False) -> NDArray[np.uint8]:
         """Draw the classes over the image: RGB uint8 (H, W, 3), wider by the key if `legend`.
 
         Args:
-            alpha: Share of the class colour in each pixel, 0 (image only) to 1 (colours only).
+            alpha: Share of the class color in each pixel, 0 (image only) to 1 (colors only).
             legend: Append a key with the classes that occur, largest first.
         """
         return visualize.overlay(
@@ -139,7 +161,11 @@ class SemanticResult:
         )
 
     def save(self, directory: str | Path) -> dict[str, Path]:
-        """Write `<stem>.png` (palette PNG, pixel value = class id) and `<stem>_overlay.png`; return both paths."""
+        """Write `<stem>.png` (pixel value = class id) and `<stem>_overlay.png`; return both paths.
+
+        Raises:
+            DataError: If a file cannot be written.
+        """
         folder = Path(directory)
         stem = Path(self.source).stem or "image"
         paths = {"mask": folder / f"{stem}.png", "overlay": folder / f"{stem}_overlay.png"}
@@ -154,15 +180,16 @@ class SemanticResult:
             min_area: Regions with fewer pixels are left out.
 
         Returns:
-            One dictionary per region: `class_id`, `name`, `area` (pixels), `polygon` (outer ring, list of (x, y) pixel
-            corners, clockwise on screen) and `holes` (list of rings).
+            One dictionary per region, largest first: `class_id`, `name`, `area` (pixels),
+            `polygon` (outer ring, list of (x, y) pixel corners, clockwise on screen) and `holes`
+            (list of rings).
         """
         regions = visualize.mask_to_polygons(self.mask, min_area=min_area)
         known = [region for region in regions if region["class_id"] < len(self.names)]
         return [{"name": self.names[region["class_id"]], **region} for region in known]
 
     def to_dict(self) -> dict[str, Any]:
-        """Summarise as JSON-ready values: source, size, pixels and share of every class that occurs, timing."""
+        """Summarize as JSON-ready values: source, size, pixels by class that occurs, timing."""
         height, width = self.mask.shape
         counts = np.bincount(self.mask.ravel(), minlength=len(self.names))
         classes = [
