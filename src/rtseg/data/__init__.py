@@ -7,8 +7,10 @@ from collections.abc import Callable
 from rtseg.data.camvid import CamVid
 from rtseg.data.dataset import Dataset
 from rtseg.data.native import NativeFolder
+from rtseg.data.synthetic import Synthetic
 
 DATASETS: dict[str, Callable[..., Dataset]] = {
+    "synthetic": Synthetic,
     "camvid": CamVid,
     "native": NativeFolder,
 }

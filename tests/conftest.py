@@ -1,0 +1,38 @@
+"""Fixtures for real data, which is not part of the repository: `RTSEG_DATA` names its folder."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from pathlib import Path
+
+import pytest
+
+FALSE_VALUES = {"", "0", "false", "no", "off"}
+
+
+def _real_data(name: str) -> Path:
+    """Return a file or folder below `RTSEG_DATA`; skip without it, but fail where `CI` is set."""
+    folder = os.environ.get("RTSEG_DATA", "")
+    if folder and (Path(folder) / name).exists():
+        return Path(folder) / name
+    reason = f"RTSEG_DATA={folder!r} holds no {name}: real data is not there"
+    if os.environ.get("CI", "").lower() not in FALSE_VALUES:
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def camvid_root() -> Path:
+    """A few frames of CamVid (4 train, 2 val, 2 test) in its published layout."""
+    return _real_data("samples/camvid11")
+
+
+@pytest.fixture(scope="session")
+def camvid_full_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All 701 frames of CamVid, unpacked; for slow tests."""
+    source = _real_data("camvid11.zip")
+    folder = tmp_path_factory.mktemp("camvid")
+    with zipfile.ZipFile(source) as archive:
+        archive.extractall(folder)
+    return folder / "camvid11"
