@@ -22,11 +22,7 @@ def count_macs(model: nn.Module, input_size: tuple[int, int]) -> int:
         model: Left as it is; a copy without data runs in evaluation mode.
         input_size: (H, W) of the image.
     """
-    twin = _shape_only_copy(model)
-    counter = FlopCounterMode(display=False)
-    with counter:
-        twin(_shape_only_image(input_size))
-    return int(counter.get_total_flops()) // 2
+    return _count(model, input_size)[0]
 
 
 def count_operations(model: nn.Module, input_size: tuple[int, int]) -> int:
@@ -39,6 +35,11 @@ def count_operations(model: nn.Module, input_size: tuple[int, int]) -> int:
         model: Left as it is; a copy without data runs in evaluation mode.
         input_size: (H, W) of the image.
     """
+    return sum(_count(model, input_size))
+
+
+def _count(model: nn.Module, input_size: tuple[int, int]) -> tuple[int, int]:
+    """Return the multiply-adds and the operations of norms and PReLUs of one image."""
     twin = _shape_only_copy(model)
     elementwise = 0
 
@@ -49,15 +50,13 @@ def count_operations(model: nn.Module, input_size: tuple[int, int]) -> int:
     for module in twin.modules():
         if isinstance(module, nn.PReLU) or (isinstance(module, nn.BatchNorm2d) and module.affine):
             module.register_forward_hook(add)
-    twin(_shape_only_image(input_size))
-    return count_macs(model, input_size) + elementwise
+    counter = FlopCounterMode(display=False)
+    with counter:
+        twin(torch.empty(1, 3, *input_size, device="meta"))
+    return int(counter.get_total_flops()) // 2, elementwise
 
 
 def _shape_only_copy(model: nn.Module) -> nn.Module:
     # Frozen parameters, not no_grad: the counter stumbles over views of parameters without it.
     twin = copy.deepcopy(model).to("meta").eval()
     return twin.requires_grad_(requires_grad=False)
-
-
-def _shape_only_image(size: tuple[int, int]) -> Tensor:
-    return torch.empty(1, 3, *size, device="meta")
