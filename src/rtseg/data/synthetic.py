@@ -1,6 +1,8 @@
-"""The embedded data set: procedural street scenes with exact labels, drawn when they are asked for."""
+"""The embedded data set: procedural street scenes with exact labels, drawn on demand."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,12 +20,13 @@ SMALLEST = 32
 class Synthetic:
     """Draw street scenes with semantic, panoptic, drivable and lane labels.
 
-    A sample depends on seed, split, index and size only, whoever asks for it and in whatever order. The street of an index
-    is the same at every size.
+    A sample depends on seed, split, index and size only, whoever asks for it and in whatever order.
+    The street of an index is the same at every size.
 
-    Labels: `semantic` holds the 19 Cityscapes train ids, 255 on our own bonnet; `panoptic` the id of each thing and of each
-    stuff class, 0 on the bonnet; `drivable` is 1 on the visible road surface of our direction of travel, its lane
-    lines included; `lane` is 1 on lane lines (crosswalks and tram tracks are none).
+    Labels: `semantic` holds the 19 Cityscapes train ids, 255 on our own bonnet; `panoptic` the id
+    of each thing and of each stuff class, 0 on the bonnet; `drivable` is 1 on the visible road
+    surface of our direction of travel, its lane lines included; `lane` is 1 on lane lines
+    (crosswalks and tram tracks are none).
     """
 
     classes: tuple[ClassInfo, ...] = CITYSCAPES_CLASSES
@@ -92,7 +95,7 @@ class Synthetic:
 
 def _labels(
     codes: NDArray[np.int32], regions: tuple[Region, ...]
-) -> tuple[dict[str, NDArray[np.generic]], tuple[Segment, ...]]:
+) -> tuple[dict[str, NDArray[Any]], tuple[Segment, ...]]:
     """Translate codes (H, W) to the four kinds of labels and the segments that are visible."""
     stuff = len(CITYSCAPES_CLASSES)
     classes = np.array([region.class_id for region in regions], np.uint8)
@@ -111,7 +114,7 @@ def _labels(
     lane = np.array([region.lane for region in regions], np.uint8)
     shown = np.flatnonzero(np.bincount(codes.ravel(), minlength=len(regions)))
     visible = {int(ids[code]): int(classes[code]) for code in shown if ids[code]}
-    labels = {
+    labels: dict[str, NDArray[Any]] = {
         "semantic": classes[codes],
         "drivable": drivable[codes],
         "lane": lane[codes],

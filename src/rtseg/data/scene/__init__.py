@@ -1,1 +1,1 @@
-"""Draw procedural street scenes: a flat curved road, what stands beside it, who moves on it, and the weather."""
+"""Draw procedural street scenes: a curved road, what stands and moves there, the weather."""

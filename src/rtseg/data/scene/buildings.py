@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rtseg.data.scene.canvas import Camera, Canvas, Color, Item, Point, between, pick, tint
+from rtseg.data.scene.canvas import NEAREST, Camera, Canvas, Color, Item, Point, between, pick, tint
 
 FACADES: tuple[Color, ...] = (
     (178, 150, 118), (152, 92, 74), (196, 186, 166), (136, 132, 126), (204, 178, 130),
@@ -15,6 +15,10 @@ FACADES: tuple[Color, ...] = (
 )  # fmt: skip
 ROOFS: tuple[Color, ...] = ((118, 62, 48), (82, 78, 80), (96, 70, 58))
 PANE: Color = (74, 88, 102)
+SKYLINES: dict[str, tuple[Color, ...]] = {
+    "building": ((128, 128, 134), (140, 130, 124)),
+    "vegetation": ((70, 88, 56), (60, 78, 52)),
+}
 LIT: tuple[Color, ...] = ((255, 206, 120), (250, 226, 170), (214, 226, 240))
 
 
@@ -22,9 +26,10 @@ LIT: tuple[Color, ...] = ((255, 206, 120), (250, 226, 170), (214, 226, 240))
 class House:
     """One building.
 
-    s: lateral place in metres of the side that faces the road, negative left. z0, z1: from and to along the road.
-    depth: metres away from the road. height: to the eaves. gable: height of the roof, 0 for a flat one. bay, storey: metres
-    between windows. shops: the ground floor is glazed. lit: which windows are lit, by index.
+    s: lateral place in metres of the side that faces the road, negative left. z0, z1: where it
+    starts and ends along the road. depth: metres away from the road. height: to the eaves. gable:
+    height of the roof, 0 for a flat one. bay, storey: metres between windows. shops: the ground
+    floor is glazed. lit: which windows are lit, in turn. glow: colour of these.
     """
 
     s: float
@@ -52,7 +57,7 @@ def house(
     tall: bool,
     shops: bool,
 ) -> Item:
-    """Return a building whose front stands at `s` from `z0` to `z1`; `tall` for a block, else a house with a gable."""
+    """Return a building with its front at `s` from `z0` to `z1`: a block if `tall`."""
     storeys = int(rng.integers(3, 8)) if tall else int(rng.integers(1, 3)) + 1
     storey = between(rng, 2.9, 3.5)
     shown = House(
@@ -74,111 +79,91 @@ def house(
     return Item(z1, lambda canvas: _paint_house(canvas, shown), base, shown.height)
 
 
+class Facade:
+    """An upright wall from `start` to `end`, both (X, Z) in metres."""
+
+    def __init__(self, camera: Camera, start: Point, end: Point) -> None:
+        self.camera, self.start, self.end = camera, start, end
+        self.length = math.dist(start, end)
+        self.left, self.right = self.column(0.0), self.column(1.0)
+
+    def column(self, share: float) -> Point:
+        """Return the column at `share` of the wall's length and the pixels per metre there."""
+        x = self.start[0] + share * (self.end[0] - self.start[0])
+        z = self.start[1] + share * (self.end[1] - self.start[1])
+        scale = self.camera.focal / max(z, NEAREST)
+        return self.camera.center + x * scale, scale
+
+    def quad(self, first: Point, second: Point, low: float, high: float) -> list[Point]:
+        """Return the part of the wall between two columns and two heights in metres."""
+        horizon, eye = self.camera.horizon, self.camera.height
+        return [
+            (column, horizon + (eye - up) * scale)
+            for (column, scale), up in ((first, low), (first, high), (second, high), (second, low))
+        ]
+
+    def band(self, low: float, high: float) -> list[Point]:
+        """Return the whole length of the wall between two heights in metres."""
+        return self.quad(self.left, self.right, low, high)
+
+
 def _paint_house(canvas: Canvas, house: House) -> None:
-    """Paint the end that faces the camera, the front along the road, and the roof."""
+    """Paint the roof, the front along the road and the end that faces the camera."""
     camera = canvas.camera
     code = canvas.stuff("building", 0.5 * (house.z0 + house.z1), grain=0.035, mottle=0.035)
     side = math.copysign(1.0, house.s)
     near = (camera.along(house.s, house.z0), house.z0)
     far = (camera.along(house.s, house.z1), house.z1)
-    back = (near[0] + side * house.depth, house.z0)
-    front_light = 0.94 - 0.2 * canvas.sun * side
+    front = Facade(camera, near, far)
+    end = Facade(camera, near, (near[0] + side * house.depth, house.z0))
     if house.gable:
         _gable_roof(canvas, code, house, near, far)
-    if near[0] * side > 0.0:  # the front is seen from the road only
-        _facade(canvas, code, house, near, far, tint(house.wall, front_light), shift=0)
-    _facade(canvas, code, house, near, back, tint(house.wall, 0.86), shift=23)
+    if (front.left[0] - front.right[0]) * side > 0.0:  # else it faces away from us
+        _paint_wall(canvas, code, house, front, tint(house.wall, 0.94 - 0.2 * canvas.sun * side))
+    _paint_wall(canvas, code, house, end, tint(house.wall, 0.86))
 
 
 def _gable_roof(canvas: Canvas, code: int, house: House, near: Point, far: Point) -> None:
     """Paint the slope above the front and the triangle above the end."""
     camera, side = canvas.camera, math.copysign(1.0, house.s)
-    half, top = side * house.depth / 2, house.height + house.gable
-    eaves = [
-        camera.project(near[0] - 0.3 * side, house.height, near[1]),
-        camera.project(far[0] - 0.3 * side, house.height, far[1]),
-    ]
-    ridge = [
-        camera.project(far[0] + half, top, far[1]),
-        camera.project(near[0] + half, top, near[1]),
-    ]
-    canvas.polygon(code, eaves + ridge, house.roof)
-    foot = [
-        camera.project(near[0], house.height, near[1]),
-        camera.project(near[0] + 2 * half, house.height, near[1]),
-    ]
-    canvas.polygon(code, [*foot, ridge[1]], tint(house.wall, 0.86))
+    low, top = house.height, house.height + house.gable
+    half, out = side * house.depth / 2, 0.3 * side
+
+    def at(place: Point, shift: float, up: float) -> Point:
+        return camera.project(place[0] + shift, up, place[1])
+
+    slope = [at(near, -out, low), at(far, -out, low), at(far, half, top), at(near, half, top)]
+    canvas.polygon(code, slope, house.roof)
+    end = [at(near, 0.0, low), at(near, 2.0 * half, low), at(near, half, top)]
+    canvas.polygon(code, end, tint(house.wall, 0.86))
 
 
-def _facade(
-    canvas: Canvas, code: int, house: House, start: Point, end: Point, color: Color, *, shift: int
-) -> None:
-    """Paint a wall from `start` to `end`, both (X, Z), with its windows; `shift` chooses which windows are lit."""
-    camera = canvas.camera
-    corners = [camera.project(start[0], 0.0, start[1]), camera.project(start[0], house.height, start[1]),
-               camera.project(end[0], house.height, end[1]), camera.project(end[0], 0.0, end[1])]  # fmt: skip
-    canvas.polygon(code, corners, color)
-    length = math.hypot(end[0] - start[0], end[1] - start[1])
-    columns = max(1, int(length / house.bay))
-    if abs(corners[3][0] - corners[0][0]) < 3.0 * columns:  # too narrow to show windows
+def _paint_wall(canvas: Canvas, code: int, house: House, wall: Facade, color: Color) -> None:
+    """Paint a wall with its windows, cornice and, over shops, fascia."""
+    canvas.polygon(code, wall.band(0.0, house.height), color)
+    columns = max(1, int(wall.length / house.bay))
+    if abs(wall.right[0] - wall.left[0]) < 3.0 * columns:  # too narrow to show windows
         return
-    along = (np.arange(columns)[:, None] + np.array((0.25, 0.75))) / columns
-    x = start[0] + along * (end[0] - start[0])
-    scale = camera.focal / np.maximum(start[1] + along * (end[1] - start[1]), 0.8)
-    px = (camera.center + x * scale).tolist()
-    scales = scale.tolist()
-    rows = int(house.height / house.storey)
     lit = canvas.glowing(code) if canvas.night else code
-    for floor in range(rows):
-        low = floor * house.storey + 0.9
-        high = low + 0.52 * house.storey
-        if floor == 0 and house.shops:
-            low, high = 0.35, 0.85 * house.storey
-        for column in range(columns):
-            (x0, x1), (k0, k1) = px[column], scales[column]
-            if max(x0, x1) < 0 or min(x0, x1) >= camera.size[1]:
-                continue
-            pane = [
-                _up(camera, x0, low, k0),
-                _up(camera, x0, high, k0),
-                _up(camera, x1, high, k1),
-                _up(camera, x1, low, k1),
-            ]
-            bright = house.lit[(floor * 7 + column + shift) % len(house.lit)]
+    for column in range(columns):
+        first, second = (wall.column((column + share) / columns) for share in (0.25, 0.75))
+        if not canvas.shows((first, second)):
+            continue
+        for floor in range(int(house.height / house.storey)):
+            low, high = floor * house.storey + 0.9, (floor + 0.52) * house.storey + 0.9
+            if floor == 0 and house.shops:
+                low, high = 0.35, 0.85 * house.storey
+            pane = wall.quad(first, second, low, high)
+            bright = house.lit[(7 * floor + column + columns) % len(house.lit)]
             if canvas.night and bright:
                 canvas.polygon(lit, pane, house.glow)
             else:
-                canvas.detail(
-                    pane, tint(PANE, 0.75 + 0.06 * ((floor + 2 * column) % 5) + 0.2 * bright)
-                )
-    _trim(canvas, house, corners, start, end, color)
-
-
-def _up(camera: Camera, x: float, y: float, scale: float) -> Point:
-    """Return the pixel of height `y` in metres in column `x`, where one metre spans `scale` pixels."""
-    return x, camera.horizon + (camera.height - y) * scale
-
-
-def _trim(
-    canvas: Canvas, house: House, corners: list[Point], start: Point, end: Point, color: Color
-) -> None:
-    """Paint the cornice below the roof and, over shops, their fascia."""
-    bands = [(house.height - 0.35, house.height, tint(color, 1.15))]
+                shade = 0.75 + 0.06 * ((floor + 2 * column) % 5) + 0.2 * bright
+                canvas.detail(pane, tint(PANE, shade))
+    canvas.detail(wall.band(house.height - 0.35, house.height), tint(color, 1.15))
     if house.shops:
-        bands.append((0.86 * house.storey, 1.06 * house.storey, tint(house.roof, 1.25)))
-    for low, high, shade in bands:
-        k0, k1 = (canvas.camera.focal / max(z, 0.8) for z in (start[1], end[1]))
-        (x0, _), (x1, _) = corners[0], corners[3]
-        camera = canvas.camera
-        canvas.detail(
-            [
-                _up(camera, x0, low, k0),
-                _up(camera, x0, high, k0),
-                _up(camera, x1, high, k1),
-                _up(camera, x1, low, k1),
-            ],
-            shade,
-        )
+        fascia = wall.band(0.86 * house.storey, 1.06 * house.storey)
+        canvas.detail(fascia, tint(house.roof, 1.25))
 
 
 def skyline(camera: Camera, kind: str, rng: np.random.Generator) -> Item:
@@ -186,11 +171,7 @@ def skyline(camera: Camera, kind: str, rng: np.random.Generator) -> Item:
     distance = between(rng, 150.0, 240.0)
     count = 26
     heights = (6.0 + 12.0 * rng.random(count)).tolist()
-    color: Color = (
-        pick(rng, ((128, 128, 134), (140, 130, 124)))
-        if kind == "building"
-        else pick(rng, ((70, 88, 56), (60, 78, 52)))
-    )
+    color: Color = pick(rng, SKYLINES[kind])
     shades = (0.85 + 0.3 * rng.random(count)).tolist()
 
     def paint(canvas: Canvas) -> None:

@@ -1,4 +1,4 @@
-"""The camera and the canvas: colours and labels are painted with the same polygons, so that labels are exact."""
+"""The camera and the canvas: the same polygons paint colours and labels, so labels are exact."""
 
 from __future__ import annotations
 
@@ -16,17 +16,22 @@ from rtseg.structures import IGNORE_INDEX
 
 Color = tuple[int, int, int]
 Point = tuple[float, float]
+FloatMap = NDArray[np.float32]
 
 CLASS_IDS = {info.name: index for index, info in enumerate(CITYSCAPES_CLASSES)}
 CLASS_IDS["void"] = IGNORE_INDEX
 NEAREST = 0.8
-"""Metres before the camera at which geometry is clamped, so that nothing is projected from behind it."""
+"""Metres ahead of the camera at which geometry is clamped: nothing is projected from behind it."""
 
 
 def tint(color: Color, factor: float) -> Color:
-    """Return `color` multiplied by `factor`, held within 0 to 255."""
-    red, green, blue = (max(0, min(255, int(value * factor))) for value in color)
-    return red, green, blue
+    """Return `color` multiplied by `factor`, held to at most 255."""
+    red, green, blue = color
+    return (
+        min(255, int(red * factor)),
+        min(255, int(green * factor)),
+        min(255, int(blue * factor)),
+    )
 
 
 def pick(rng: np.random.Generator, options: Sequence[Any]) -> Any:
@@ -43,10 +48,12 @@ def between(rng: np.random.Generator, low: float, high: float) -> float:
 class Camera:
     """A pinhole camera above a flat road whose centre line is a parabola.
 
-    World axes in metres: X to the right, Y up from the road, Z ahead; `s` is X measured from the road's centre line.
+    World axes in metres: X to the right, Y up from the road, Z ahead; `s` is X measured from the
+    road's centre line.
 
-    size: (H, W) in pixels. focal: pixels. horizon: row of the horizon. center: column of the optical axis.
-    height: metres above the road. bend: curvature of the road in 1/metre. slope: heading of the road at the camera, dX/dZ.
+    size: (H, W) in pixels. focal: pixels. horizon: its row. center: column of the optical axis.
+    height: metres above the road. bend: curvature of the road in 1/metre. slope: direction of the
+    road at the camera, dX/dZ.
     """
 
     size: tuple[int, int]
@@ -58,11 +65,11 @@ class Camera:
     slope: float
 
     def along(self, s: float, z: float) -> float:
-        """Return the X of a point `s` metres right of the road's centre line at distance `z`."""
+        """Return the X of a point `s` metres right of the centre line, `z` metres ahead."""
         return s + self.slope * z + 0.5 * self.bend * z * z
 
     def heading(self, z: float) -> float:
-        """Return the direction of the road at distance `z`, in radians from straight ahead, right positive."""
+        """Return the direction of the road `z` metres ahead in radians, right positive."""
         return math.atan(self.slope + self.bend * z)
 
     def project(self, x: float, y: float, z: float) -> Point:
@@ -72,10 +79,11 @@ class Camera:
 
 
 class Region(NamedTuple):
-    """What one code of the code map means: its labels, and what finishing must know about its surface.
+    """What one code of the code map means: labels, and what finishing must know of its surface.
 
-    instance: 0 for stuff. depth: metres; 0 means the distance of the road at that row. grain, mottle: contrast of fine and
-    coarse texture. glow: it shines by itself and is not darkened at night.
+    class_id: train id, 255 for void. instance: 0 for stuff. depth: metres; 0 means that of the road
+    in each row. grain, mottle: contrast of fine and of coarse texture. glow: it shines by itself
+    and is not darkened at night. drivable, lane: its labels of those kinds.
     """
 
     class_id: int
@@ -89,7 +97,7 @@ class Region(NamedTuple):
 
 
 class Bloom(NamedTuple):
-    """A lamp that shines into the lens: its place in pixels, radius in pixels, colour, and the code it must still show."""
+    """A lamp: place and radius in pixels, colour, and the code that shows there if it is seen."""
 
     x: float
     y: float
@@ -128,9 +136,18 @@ class Canvas:
         return len(self.regions) - 1
 
     def glowing(self, code: int) -> int:
-        """Return the code of a shining part of the region `code`: the same labels, not darkened at night."""
+        """Return the code of a shining part of region `code`: same labels, bright at night."""
         self.regions.append(self.regions[code]._replace(glow=True, grain=0.0, mottle=0.0))
         return len(self.regions) - 1
+
+    def shows(self, points: Sequence[Point]) -> bool:
+        """Return whether any column from the first to the last of `points` lies in the picture."""
+        columns = [column for column, _ in points]
+        return max(columns) >= 0.0 and min(columns) < self.camera.size[1]
+
+    def table(self, field_name: str) -> NDArray[Any]:
+        """Return one field of all regions, to be looked up by code."""
+        return np.array([getattr(region, field_name) for region in self.regions])
 
     def polygon(self, code: int, points: Sequence[Point], color: Color) -> None:
         """Fill a polygon with `color` and with `code`."""
@@ -166,8 +183,8 @@ class Canvas:
 class Item:
     """Something that stands on the ground.
 
-    depth: metres; items are painted from far to near. paint: draws it. base: corners (N, 2) of its footprint as (X, Z),
-    empty if it casts no shadow. height: metres, for the length of the shadow.
+    depth: metres; items are painted from far to near. paint: draws it. base: corners of its
+    footprint as (X, Z), empty if it casts no shadow. height: metres, for the length of the shadow.
     """
 
     depth: float
@@ -176,62 +193,71 @@ class Item:
     height: float = 0.0
 
 
-@dataclass(frozen=True)
 class Frame:
-    """Local axes of an object: `l` metres forward, `t` metres to its right, `y` metres up; yaw 0 heads away from us."""
+    """Local axes of an object on the road; yaw 0 heads away from us.
 
-    camera: Camera
-    x: float
-    z: float
-    yaw: float
+    Local coordinates in metres: forward, up, and across to the object's right.
+    """
 
-    def at(self, l: float, y: float, t: float) -> Point:  # noqa: E741 - length, as t is transverse
+    def __init__(self, camera: Camera, x: float, z: float, yaw: float) -> None:
+        self.camera, self.x, self.z, self.yaw = camera, x, z, yaw
+        self.sin, self.cos = math.sin(yaw), math.cos(yaw)
+        self.right = -x * self.cos + z * self.sin
+        """How far the camera lies to the right of the object's axis, in metres."""
+        self.front = -x * self.sin - z * self.cos
+        """How far the camera lies ahead of the object's center, in metres."""
+        self.scale = camera.focal / max(z, 1.0)
+        """Pixels per metre."""
+
+    def at(self, forward: float, up: float, across: float) -> Point:
         """Return column and row of a local point."""
-        sin, cos = math.sin(self.yaw), math.cos(self.yaw)
-        return self.camera.project(self.x + l * sin + t * cos, y, self.z + l * cos - t * sin)
+        x = self.x + forward * self.sin + across * self.cos
+        z = self.z + forward * self.cos - across * self.sin
+        camera = self.camera
+        scale = camera.focal / (z if z > NEAREST else NEAREST)
+        return camera.center + x * scale, camera.horizon + (camera.height - up) * scale
 
-    def quad(self, start: Point, end: Point, t0: float, t1: float) -> list[Point]:
-        """Return the rectangle that the segment from `start` to `end`, both (l, y), sweeps between `t0` and `t1`."""
-        return [self.at(*start, t0), self.at(*end, t0), self.at(*end, t1), self.at(*start, t1)]
+    def panel(self, points: Sequence[Point], across: float) -> list[Point]:
+        """Return (forward, up) points in the upright plane at `across`."""
+        return [self.at(forward, up, across) for forward, up in points]
+
+    def quad(self, start: Point, end: Point, left: float, right: float) -> list[Point]:
+        """Return what a segment between (forward, up) points sweeps from `left` to `right`."""
+        return [
+            self.at(*start, left),
+            self.at(*end, left),
+            self.at(*end, right),
+            self.at(*start, right),
+        ]
 
     def base(self, length: float, width: float) -> tuple[Point, ...]:
         """Return the footprint of an object of this `length` and `width` as (X, Z) corners."""
-        sin, cos = math.sin(self.yaw), math.cos(self.yaw)
-        corners = ((-1, -1), (-1, 1), (1, 1), (1, -1))
-        halves = [(a * length / 2, b * width / 2) for a, b in corners]
-        return tuple((self.x + l * sin + t * cos, self.z + l * cos - t * sin) for l, t in halves)
-
-    @property
-    def shows_right(self) -> float:
-        """How far, in metres, the camera lies to the right of the object's axis."""
-        return -self.x * math.cos(self.yaw) + self.z * math.sin(self.yaw)
-
-    @property
-    def shows_front(self) -> float:
-        """How far, in metres, the camera lies ahead of the object's center."""
-        return -self.x * math.sin(self.yaw) - self.z * math.cos(self.yaw)
+        corners = ((-0.5, -0.5), (-0.5, 0.5), (0.5, 0.5), (0.5, -0.5))
+        halves = [(share * length, other * width) for share, other in corners]
+        return tuple(
+            (self.x + a * self.sin + b * self.cos, self.z + a * self.cos - b * self.sin)
+            for a, b in halves
+        )
 
 
-@dataclass(frozen=True)
 class Board:
-    """A flat object that faces the camera: local coordinates in metres, `u` to the right and `v` up from its foot."""
+    """A flat object that faces us; local coordinates in metres, right of and above its foot."""
 
-    camera: Camera
-    x: float
-    z: float
-
-    @property
-    def scale(self) -> float:
+    def __init__(self, camera: Camera, x: float, z: float) -> None:
+        self.x, self.z = x, z
+        self.scale = camera.focal / max(z, NEAREST)
         """Pixels per metre."""
-        return self.camera.focal / max(self.z, NEAREST)
+        self.column, self.row = camera.project(x, 0.0, z)
 
-    def at(self, u: float, v: float) -> Point:
+    def at(self, right: float, up: float) -> Point:
         """Return column and row of a local point."""
-        return self.camera.project(self.x + u, v, self.z)
+        return self.column + right * self.scale, self.row - up * self.scale
 
     def path(self, points: Sequence[Point]) -> list[Point]:
         """Return columns and rows of local points."""
-        return [self.at(u, v) for u, v in points]
+        column, row, scale = self.column, self.row, self.scale
+        return [(column + right * scale, row - up * scale) for right, up in points]
 
-
-FloatMap = NDArray[np.float32]
+    def box(self, left: float, right: float, low: float, high: float) -> list[Point]:
+        """Return an upright rectangle."""
+        return self.path([(left, low), (left, high), (right, high), (right, low)])

@@ -1,4 +1,4 @@
-"""Place buildings, plants, street furniture, vehicles and people, and draw them from far to near."""
+"""Place buildings, plants, street furniture, traffic and people; draw them from far to near."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from rtseg.data.scene import buildings, people, roadside, vehicles
-from rtseg.data.scene.canvas import Board, Camera, Canvas, Frame, Item, Region, between, pick
-from rtseg.data.scene.finish import Weather, finish, shade_ground
+from rtseg.data.scene.barriers import barrier
+from rtseg.data.scene.canvas import Board, Camera, Canvas, Frame, Item, Region, between, pick, tint
+from rtseg.data.scene.finish import Weather, finish, shade_ground, to_image
 from rtseg.data.scene.ground import ground_regions, paint_ground, paint_sky
 from rtseg.data.scene.plan import (
     Side,
@@ -24,10 +25,10 @@ from rtseg.data.scene.plan import (
 )
 
 FAR = 75.0
-"""Metres beyond which nothing but buildings and barriers is placed; smaller things would be a few pixels."""
+"""Metres beyond which no small thing is placed: it would be a few pixels."""
 
 BARRIER_COLORS = {
-    "wall": roadside.STONE,
+    "wall": ((150, 144, 136), (136, 84, 66), (176, 168, 152), (118, 116, 114)),
     "fence": ((122, 92, 62), (70, 84, 74), (176, 172, 164), (84, 84, 90), (150, 118, 82)),
     "rail": ((168, 172, 174), (150, 152, 156)),
     "hedge": roadside.LEAVES,
@@ -36,7 +37,7 @@ BARRIER_COLORS = {
 
 @dataclass(frozen=True)
 class Scene:
-    """A drawn scene: image (H, W, 3) uint8, codes (H, W) int32 that index `regions`, and facts about it."""
+    """A drawn scene: image uint8 (H, W, 3), codes int32 (H, W) that index `regions`, and facts."""
 
     image: NDArray[np.uint8]
     codes: NDArray[np.int32]
@@ -45,7 +46,10 @@ class Scene:
 
 
 def draw_scene(rng: np.random.Generator, size: tuple[int, int]) -> Scene:
-    """Draw a random scene of `size` (H, W) pixels; the same generator state gives the same street at every size."""
+    """Draw a random scene of `size` (H, W) pixels.
+
+    The same state of the generator gives the same street at every size.
+    """
     camera = plan_camera(size, rng)
     street, weather = plan_street(rng), plan_weather(rng)
     ground = plan_ground(street, rng)
@@ -63,11 +67,10 @@ def draw_scene(rng: np.random.Generator, size: tuple[int, int]) -> Scene:
     floor, floor_codes = paint_ground(ground, camera, top, offset)
     shadows = _cast_shadows(camera, items, shadow_offset(weather, rng))
     shade_ground(floor, shadows, 0.5 if weather.sun else 0.3)
-    colors = np.clip(np.concatenate([sky, floor]), 0.0, 255.0).astype(np.uint8)
     codes = np.concatenate([np.zeros((top, size[1]), np.int32), floor_codes])
     canvas = Canvas(
         camera,
-        Image.fromarray(colors),
+        to_image(np.concatenate([sky, floor], axis=1)),
         Image.fromarray(codes),
         ground_regions(),
         night=weather.timeofday == "night",
@@ -160,7 +163,15 @@ def _edge(camera: Camera, street: Street, side: Side, rng: np.random.Generator) 
             step = 4.0 if z < 30.0 else 8.0
             if not street.blocked(z + 0.5 * step, 0.7 * step) and rng.random() < 0.94:
                 items.append(
-                    roadside.barrier(camera, kind, side.at(outward), z, z + step, tall, color, rng)
+                    barrier(
+                        camera,
+                        kind,
+                        s=side.at(outward),
+                        z0=z,
+                        z1=z + step,
+                        height=tall,
+                        color=color,
+                    )
                 )
             z += step
     return items
@@ -182,7 +193,8 @@ def _plants(camera: Camera, street: Street, side: Side, rng: np.random.Generator
                 outward = side.walk + between(rng, 1.0, 2.2)
             else:
                 outward = 0.8
-            items.append(roadside.tree(camera, side.at(outward), z, rng))
+            plant = roadside.conifer if rng.random() < 0.18 else roadside.tree
+            items.append(plant(camera, side.at(outward), z, rng))
             if rng.random() < 0.4 and side.setback - side.walk > 2.0:
                 items.append(roadside.bush(camera, side.at(side.walk + 1.2), z - 3.0, rng))
         z += between(rng, 3.0, 6.0) if wood else between(rng, 6.0, 13.0)
@@ -225,7 +237,7 @@ def _pavement(
         umbrella = wet and rng.random() < 0.6
         board = Board(camera, camera.along(s, z), z)
         items.append(people.person(board, rng, umbrella=umbrella))
-    for motor, chance in ((False, 0.3), (True, 0.16)):
+    for motor, chance in ((False, 0.3), (True, 0.24)):
         z = between(rng, 7.0, 18.0)
         for _ in range(int(rng.integers(1, 4)) if rng.random() < chance else 0):
             s = side.at(0.7 if motor else between(rng, 0.6, 1.0))
@@ -244,7 +256,7 @@ def _on_road(camera: Camera, s: float, z: float, *, oncoming: bool) -> Frame:
 
 def _parked(camera: Camera, street: Street, rng: np.random.Generator) -> list[Item]:
     """Return cars on the parking strips."""
-    items = []
+    items: list[Item] = []
     if street.scene == "highway":
         return items
     for side, width in zip(street.sides, street.parking, strict=True):
@@ -288,7 +300,7 @@ def _moving(camera: Camera, street: Street, rng: np.random.Generator, *, lit: bo
 
 
 def _special(camera: Camera, street: Street, rng: np.random.Generator, *, lit: bool) -> list[Item]:
-    """Return what occurs once: tram, cyclists, crossing people and traffic, guard rail of the median, sign bridge."""
+    """Return what is rare: trams, cyclists, crossing people and traffic, a highway's extras."""
     items: list[Item] = []
     if street.tramway is not None and rng.random() < 0.8:
         z = between(rng, 20.0, 34.0)
@@ -297,28 +309,33 @@ def _special(camera: Camera, street: Street, rng: np.random.Generator, *, lit: b
             vehicles.tram(_on_road(camera, street.tramway, z, oncoming=oncoming), rng, lit=lit)
         )
     if street.scene == "highway":
-        middle = 0.5 * (street.opposite[1] + street.own[0])
-        color = pick(rng, BARRIER_COLORS["rail"])
-        items += [
-            roadside.barrier(camera, "rail", middle, z, z + 6.0, 0.85, color, rng)
-            for z in np.arange(2.0, 86.0, 6.0).tolist()
-        ]
-        if rng.random() < 0.4:
-            left, right = street.own[0] - 1.2, street.sides[1].at(0.8)
-            items.append(roadside.gantry(camera, left, right, between(rng, 22.0, 45.0), rng))
-        return items
+        return _highway(camera, street, rng)
     for _ in range(int(rng.integers(0, 3))):
         z = between(rng, 7.0, 24.0)
         frame = _on_road(camera, street.own[1] - between(rng, 0.5, 0.9), z, oncoming=False)
         turned = Frame(camera, frame.x, z, frame.yaw + between(rng, -0.35, 0.35))
         items.append(people.two_wheeler(turned, rng, motor=False, ridden=True, lit=lit))
     if street.crossing is not None:
-        left, right = street.sides
+        kerbs = [side.kerb for side in street.sides]
         for _ in range(int(rng.integers(0, 4))):
-            z, s = between(rng, *street.crossing), between(rng, left.kerb, right.kerb)
+            z, s = between(rng, *street.crossing), between(rng, *kerbs)
             items.append(people.person(Board(camera, camera.along(s, z), z), rng))
     if street.junction is not None:
         items += _crossing_traffic(camera, street.junction, rng, lit=lit)
+    return items
+
+
+def _highway(camera: Camera, street: Street, rng: np.random.Generator) -> list[Item]:
+    """Return the guard rail of the median and, now and then, a sign bridge."""
+    middle = 0.5 * (street.opposite[1] + street.own[0])
+    color = pick(rng, BARRIER_COLORS["rail"])
+    items = [
+        barrier(camera, "rail", s=middle, z0=z, z1=z + 6.0, height=0.85, color=color)
+        for z in range(2, 86, 6)
+    ]
+    if rng.random() < 0.4:
+        left, right = street.own[0] - 1.2, street.sides[1].at(0.8)
+        items.append(roadside.gantry(camera, left, right, between(rng, 22.0, 45.0), rng))
     return items
 
 
@@ -327,11 +344,11 @@ def _crossing_traffic(
 ) -> list[Item]:
     """Return vehicles on the crossing road, seen from the side."""
     items = []
-    for share, sign in ((0.3, 1.0), (0.75, -1.0)):
+    for share, turn in ((0.3, 1.0), (0.75, -1.0)):
         z = junction[0] + share * (junction[1] - junction[0])
         if rng.random() < 0.6:
             s = between(rng, 3.0, 14.0) * pick(rng, (-1.0, 1.0))
-            frame = Frame(camera, camera.along(s, z), z, camera.heading(z) + sign * math.pi / 2)
+            frame = Frame(camera, camera.along(s, z), z, camera.heading(z) + turn * math.pi / 2)
             items.append(_vehicle(frame, rng, lit=lit))
     return items
 
@@ -352,6 +369,6 @@ def _bonnet(rng: np.random.Generator) -> Item:
                 )
                 for k in range(21)
             ]
-            canvas.polygon(code, edge, tuple(int(shade * value) for value in color))
+            canvas.polygon(code, edge, tint(color, shade))
 
     return Item(0.0, paint)

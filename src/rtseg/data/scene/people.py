@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -24,142 +25,162 @@ HAIR: tuple[Color, ...] = (
 )
 
 
+@dataclass(frozen=True)
+class Look:
+    """How somebody on foot looks: lengths in metres; `umbrella` is its colour or None."""
+
+    tall: float
+    wide: float
+    stride: float
+    skin: Color
+    top: Color
+    legs: Color
+    hair: Color
+    coat: bool
+    bag: bool
+    umbrella: Color | None
+
+
+def _look(rng: np.random.Generator, *, umbrella: bool) -> Look:
+    """Return a grown-up or, now and then, a child."""
+    tall = between(rng, 1.6, 1.9) if rng.random() < 0.88 else between(rng, 1.1, 1.35)
+    shade = pick(rng, TOPS)
+    return Look(
+        tall=tall,
+        wide=between(rng, 0.115, 0.155) * tall,
+        stride=between(rng, 0.03, 0.17) * tall,
+        skin=pick(rng, SKIN),
+        top=pick(rng, TOPS),
+        legs=pick(rng, LEGS),
+        hair=pick(rng, HAIR),
+        coat=rng.random() < 0.3,
+        bag=rng.random() < 0.35,
+        umbrella=shade if umbrella else None,
+    )
+
+
 def person(board: Board, rng: np.random.Generator, *, umbrella: bool = False) -> Item:
     """Return somebody who stands or walks at `board`."""
-    tall = between(rng, 1.6, 1.9) if rng.random() < 0.88 else between(rng, 1.1, 1.35)
-    skin, top, legs, hair = pick(rng, SKIN), pick(rng, TOPS), pick(rng, LEGS), pick(rng, HAIR)
-    stride = between(rng, 0.05, 0.3) * tall / 1.75
-    wide = between(rng, 0.2, 0.27) * tall / 1.75
-    coat, bag = rng.random() < 0.3, rng.random() < 0.35
-    shade = pick(rng, TOPS)
+    look = _look(rng, umbrella=umbrella)
 
     def paint(canvas: Canvas) -> None:
         code = canvas.thing("person", board.z)
-        scale = board.scale
-        hip, shoulder = 0.5 * tall, 0.82 * tall
-        for side in (-1.0, 1.0):
-            knee = (side * (0.6 * stride + 0.04), 0.27 * tall)
-            leg = board.path([(side * 0.07, hip), knee, (side * (stride + 0.04), 0.04)])
-            canvas.limb(code, leg, 0.17 * scale, tint(legs, 1.0 if side > 0 else 0.85))
-            hand = (side * (wide + 0.1), 0.48 * tall)
-            arm = board.path(
-                [(side * wide * 0.9, shoulder), (side * (wide + 0.07), 0.64 * tall), hand]
-            )
-            canvas.limb(code, arm, 0.12 * scale, tint(top, 0.82))
-            canvas.disc(code, board.at(*hand), 0.05 * scale, skin)
-        low = 0.3 * tall if coat else 0.46 * tall
-        torso = [
-            (-wide, shoulder),
-            (-wide * 0.85, low),
-            (wide * 0.85, low),
-            (wide, shoulder),
-            (wide * 0.5, shoulder + 0.05),
-            (-wide * 0.5, shoulder + 0.05),
-        ]
-        canvas.polygon(code, board.path(torso), top)
-        canvas.detail(
-            board.path(
-                [(wide * 0.35, shoulder), (wide * 0.3, low), (wide * 0.85, low), (wide, shoulder)]
-            ),
-            tint(top, 0.86),
-        )
-        if bag:
-            pack = [
-                (wide, 0.78 * tall),
-                (wide + 0.14, 0.76 * tall),
-                (wide + 0.14, 0.55 * tall),
-                (wide * 0.9, 0.55 * tall),
-            ]
-            canvas.polygon(code, board.path(pack), tint(legs, 1.3))
-        _head(canvas, code, board, tall, skin, hair)
-        if umbrella:
-            canvas.limb(
-                code,
-                board.path([(0.25, 0.6 * tall), (0.1, tall + 0.3)]),
-                0.04 * scale,
-                (50, 50, 54),
-            )
-            dome = [(0.1 + 0.62 * c, tall + 0.08 + 0.36 * max(s, 0.0)) for c, s in CIRCLE]
-            canvas.polygon(code, board.path(dome), shade)
+        _limbs(canvas, code, board, look)
+        _torso(canvas, code, board, look)
+        _head(canvas, code, board, look)
+        if look.umbrella is not None:
+            handle = board.path([(0.25, 0.6 * look.tall), (0.1, look.tall + 0.3)])
+            canvas.limb(code, handle, 0.04 * board.scale, (50, 50, 54))
+            dome = [(0.1 + 0.62 * c, look.tall + 0.08 + 0.36 * max(s, 0.0)) for c, s in CIRCLE]
+            canvas.polygon(code, board.path(dome), look.umbrella)
 
-    half = 0.5 * wide
-    base = tuple(
-        (board.x + a * half, board.z + b * 0.15) for a, b in ((-1, -1), (-1, 1), (1, 1), (1, -1))
-    )
-    return Item(board.z, paint, base, tall)
+    half = 0.5 * look.wide
+    corners = ((-half, -0.15), (-half, 0.15), (half, 0.15), (half, -0.15))
+    base = tuple((board.x + dx, board.z + dz) for dx, dz in corners)
+    return Item(board.z, paint, base, look.tall)
 
 
-def _head(canvas: Canvas, code: int, board: Board, tall: float, skin: Color, hair: Color) -> None:
+def _limbs(canvas: Canvas, code: int, board: Board, look: Look) -> None:
+    """Paint legs and arms."""
+    tall, wide, scale = look.tall, look.wide, board.scale
+    for side in (-1.0, 1.0):
+        knee = (side * (0.6 * look.stride + 0.04), 0.27 * tall)
+        leg = [(side * 0.07, 0.5 * tall), knee, (side * (look.stride + 0.04), 0.04)]
+        shade = tint(look.legs, 1.0 if side > 0.0 else 0.85)
+        canvas.limb(code, board.path(leg), 0.17 * scale, shade)
+        hand = (side * (wide + 0.1), 0.48 * tall)
+        arm = [(side * wide * 0.9, 0.82 * tall), (side * (wide + 0.07), 0.64 * tall), hand]
+        canvas.limb(code, board.path(arm), 0.12 * scale, tint(look.top, 0.82))
+        canvas.disc(code, board.at(*hand), 0.05 * scale, look.skin)
+
+
+def _torso(canvas: Canvas, code: int, board: Board, look: Look) -> None:
+    """Paint jacket or coat, and a bag over the shoulder."""
+    tall, wide = look.tall, look.wide
+    low, shoulder = (0.3 if look.coat else 0.46) * tall, 0.82 * tall
+    hem, neck = 0.85 * wide, shoulder + 0.05
+    right = [(hem, low), (wide, shoulder), (0.5 * wide, neck)]
+    left = [(-across, up) for across, up in reversed(right)]
+    canvas.polygon(code, board.path(right + left), look.top)
+    dark = [(0.35 * wide, shoulder), (0.3 * wide, low), (hem, low), (wide, shoulder)]
+    canvas.detail(board.path(dark), tint(look.top, 0.86))
+    if look.bag:
+        bag = board.box(0.9 * wide, wide + 0.14, 0.55 * tall, 0.76 * tall)
+        canvas.polygon(code, bag, tint(look.legs, 1.3))
+
+
+def _head(canvas: Canvas, code: int, board: Board, look: Look) -> None:
     """Paint neck, face and hair."""
-    scale, radius = board.scale, 0.068 * tall
-    canvas.limb(
-        code, board.path([(0.0, 0.82 * tall), (0.0, 0.9 * tall)]), 0.1 * scale, tint(skin, 0.85)
-    )
-    canvas.disc(code, board.at(0.0, tall - radius + 0.01), radius * scale * 1.05, hair)
-    canvas.disc(code, board.at(0.0, tall - 1.25 * radius), radius * scale * 0.85, skin)
+    tall, scale, radius = look.tall, board.scale, 0.068 * look.tall
+    neck = board.path([(0.0, 0.82 * tall), (0.0, 0.9 * tall)])
+    canvas.limb(code, neck, 0.1 * scale, tint(look.skin, 0.85))
+    canvas.disc(code, board.at(0.0, tall - radius + 0.01), 1.05 * radius * scale, look.hair)
+    canvas.disc(code, board.at(0.0, tall - 1.25 * radius), 0.85 * radius * scale, look.skin)
 
 
 def _wheel(
-    canvas: Canvas, code: int, frame: Frame, l: float, radius: float, *, hub: Color, thick: float
+    canvas: Canvas, code: int, frame: Frame, place: Point, *, hub: Color, thick: float
 ) -> None:
-    """Paint a wheel with its width: a dark rim and a lighter middle."""
-    for t in (-thick / 2, thick / 2):
-        ring = [frame.at(l + radius * c, radius + radius * s, t) for c, s in CIRCLE]
-        canvas.polygon(code, ring, TYRE)
-    tread = frame.quad((l, 0.0), (l, 2.0 * radius), -thick / 2, thick / 2)
+    """Paint a wheel with dark rim and lighter middle; `place` is (forward, radius)."""
+    forward, radius = place
+
+    def ring(share: float) -> list[Point]:
+        reach = share * radius
+        return [(forward + reach * c, radius + reach * s) for c, s in CIRCLE]
+
+    for across in (-thick / 2, thick / 2):
+        canvas.polygon(code, frame.panel(ring(1.0), across), TYRE)
+    tread = frame.quad((forward, 0.0), (forward, 2.0 * radius), -thick / 2, thick / 2)
     canvas.polygon(code, tread, TYRE)
-    if abs(frame.shows_right) > 0.3:
-        t = math.copysign(thick / 2, frame.shows_right)
-        ring = [frame.at(l + 0.78 * radius * c, radius + 0.78 * radius * s, t) for c, s in CIRCLE]
-        canvas.detail(ring, hub)
+    if abs(frame.right) > 0.3:
+        canvas.detail(frame.panel(ring(0.78), math.copysign(thick / 2, frame.right)), hub)
 
 
 def _tube(
-    canvas: Canvas, code: int, frame: Frame, points: list[Point], width: float, color: Color
+    canvas: Canvas, code: int, frame: Frame, points: list[Point], *, width: float, color: Color
 ) -> None:
-    """Paint a bent tube through (l, y) points in the plane of the two-wheeler; `width` in metres."""
-    path = [frame.at(l, y, 0.0) for l, y in points]
-    canvas.limb(code, path, width * canvas.camera.focal / max(frame.z, 1.0), color)
+    """Paint a bent tube through (forward, up) points in the middle plane; `width` in metres."""
+    canvas.limb(code, frame.panel(points, 0.0), width * frame.scale, color)
 
 
 def _bicycle(canvas: Canvas, frame: Frame, color: Color) -> None:
     """Paint a bicycle."""
     code = canvas.thing("bicycle", frame.z)
-    for l in (-0.52, 0.52):
-        _wheel(canvas, code, frame, l, 0.36, hub=(104, 106, 108), thick=0.09)
+    for axle in (-0.52, 0.52):
+        _wheel(canvas, code, frame, (axle, 0.36), hub=(104, 106, 108), thick=0.09)
     for points in (
         [(-0.52, 0.36), (-0.05, 0.3), (0.38, 0.78), (-0.18, 0.8), (-0.05, 0.3)],
         [(-0.52, 0.36), (-0.18, 0.8)],
         [(0.52, 0.36), (0.36, 0.95)],
     ):
-        _tube(canvas, code, frame, points, 0.075, color)
-    _tube(canvas, code, frame, [(-0.32, 0.95), (-0.06, 0.97)], 0.1, (30, 30, 32))
+        _tube(canvas, code, frame, points, width=0.075, color=color)
+    _tube(canvas, code, frame, [(-0.32, 0.95), (-0.06, 0.97)], width=0.1, color=(30, 30, 32))
     bar = [frame.at(0.34, 0.98, -0.28), frame.at(0.34, 0.98, 0.28)]
-    canvas.limb(code, bar, 0.07 * canvas.camera.focal / max(frame.z, 1.0), (40, 40, 44))
+    canvas.limb(code, bar, 0.07 * frame.scale, (40, 40, 44))
 
 
 def _motorcycle(canvas: Canvas, frame: Frame, color: Color, *, lit: bool) -> None:
     """Paint a motorcycle."""
     code = canvas.thing("motorcycle", frame.z)
-    scale = canvas.camera.focal / max(frame.z, 1.0)
-    for l in (-0.68, 0.68) if frame.shows_front > 0 else (0.68, -0.68):
-        _wheel(canvas, code, frame, l, 0.33, hub=(126, 128, 130), thick=0.2)
-    side = math.copysign(0.2, frame.shows_right)
+    scale = frame.scale
+    for axle in (-0.68, 0.68) if frame.front > 0 else (0.68, -0.68):
+        _wheel(canvas, code, frame, (axle, 0.33), hub=(126, 128, 130), thick=0.2)
+    side = math.copysign(0.2, frame.right)
     for t in (-side, side):
         engine = [(-0.45, 0.3), (-0.5, 0.62), (0.3, 0.66), (0.42, 0.3)]
-        canvas.polygon(code, [frame.at(l, y, t) for l, y in engine], (58, 58, 62))
+        canvas.polygon(code, frame.panel(engine, t), (58, 58, 62))
         shell = [(-0.95, 0.86), (-0.9, 0.98), (-0.15, 0.84), (0.1, 1.02), (0.42, 1.0), (0.7, 0.74),
                  (0.45, 0.6), (-0.5, 0.6)]  # fmt: skip
-        canvas.polygon(code, [frame.at(l, y, t) for l, y in shell], color)
+        canvas.polygon(code, frame.panel(shell, t), color)
     seat = [(-0.85, 0.96), (-0.15, 0.84), (-0.15, 0.92), (-0.85, 1.02)]
-    canvas.detail([frame.at(l, y, side) for l, y in seat], (28, 28, 30))
-    rear = frame.shows_front < 0
-    l = -0.9 if rear else 0.6
-    canvas.polygon(code, frame.quad((l, 0.55), (l, 1.0), -0.22, 0.22), tint(color, 0.85))
+    canvas.detail(frame.panel(seat, side), (28, 28, 30))
+    rear = frame.front < 0
+    a = -0.9 if rear else 0.6
+    canvas.polygon(code, frame.quad((a, 0.55), (a, 1.0), -0.22, 0.22), tint(color, 0.85))
     bar = [frame.at(0.4, 1.12, -0.38), frame.at(0.45, 1.0, 0.0), frame.at(0.4, 1.12, 0.38)]
     canvas.limb(code, bar, 0.08 * scale, (36, 36, 40))
-    _tube(canvas, code, frame, [(0.68, 0.33), (0.45, 1.0)], 0.1, (120, 122, 126))
-    spot = frame.at(l, 0.86, 0.0)
+    _tube(canvas, code, frame, [(0.68, 0.33), (0.45, 1.0)], width=0.1, color=(120, 122, 126))
+    spot = frame.at(a, 0.86, 0.0)
     if lit:
         canvas.lamp(code, spot, 0.11 * scale, RED if rear else WHITE)
     else:
@@ -171,7 +192,7 @@ def _rider(canvas: Canvas, frame: Frame, rng: np.random.Generator, *, motor: boo
     code = canvas.thing("rider", frame.z)
     skin, top, legs = pick(rng, SKIN), pick(rng, TOPS), pick(rng, LEGS)
     helmet = pick(rng, TOPS) if motor or rng.random() < 0.5 else pick(rng, HAIR)
-    scale = canvas.camera.focal / max(frame.z, 1.0)
+    scale = frame.scale
     lean = 0.22 if motor else 0.16
     seat_l, seat_y = (-0.2, 0.92) if motor else (-0.18, 0.95)
     neck = (seat_l + lean, seat_y + 0.56)
@@ -202,7 +223,7 @@ def _rider(canvas: Canvas, frame: Frame, rng: np.random.Generator, *, motor: boo
         )
     head = frame.at(neck[0] + 0.05, neck[1] + 0.24, 0.0)
     canvas.disc(code, head, 0.145 * scale, helmet)
-    if frame.shows_front > 0.4:
+    if frame.front > 0.4:
         face = frame.at(neck[0] + 0.07, neck[1] + 0.2, 0.0)
         canvas.disc(code, face, 0.085 * scale, (44, 48, 54) if motor else skin)
 

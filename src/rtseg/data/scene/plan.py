@@ -23,8 +23,9 @@ YELLOW: Color = (222, 178, 50)
 class Side:
     """One side of the street; distances in metres outward from its kerb.
 
-    sign: -1 left, 1 right. kerb: its place on the road's axis. walk: width of the pavement, 0 for none. verge: width of the
-    grass beyond it. edge: `wall`, `fence`, `hedge`, `rail` or "" along the outer edge. built: `block`, `house` or "".
+    sign: -1 left, 1 right. kerb: its place on the road's axis. walk: width of the pavement, 0 for
+    none. verge: width of the grass beyond it. edge: `wall`, `fence`, `hedge`, `rail` or "" along
+    the outer edge. built: `block`, `house` or "".
     """
 
     sign: float
@@ -44,8 +45,9 @@ class Side:
 class Street:
     """The plan of a street; lateral places in metres from the camera's path.
 
-    own, opposite: (left, right) of the carriageways. parking: width of the parking strip per side, left and right.
-    junction, crossing: (near, far) in metres, or None. tramway: place of a tram track, or None.
+    own, opposite: (left, right) of the carriageways. parking: width of the parking strip per side,
+    left and right. junction, crossing: (near, far) in metres, or None. tramway: place of a tram
+    track, or None.
     """
 
     scene: str
@@ -110,7 +112,8 @@ def plan_street(rng: np.random.Generator) -> Street:
         near = junction[0] - 5.0 if junction else between(rng, 8.0, 20.0)
         crossing = (near, near + 3.2)
     return Street(
-        scene, lane, (left, right), opposite, (parking[0], parking[1]), sides, junction, crossing, tramway
+        scene, lane, (left, right), opposite, (parking[0], parking[1]), sides, junction, crossing,
+        tramway
     )  # fmt: skip
 
 
@@ -203,56 +206,51 @@ def _plan_lines(street: Street, rng: np.random.Generator) -> tuple[Line, ...]:
         if style == "double":
             lines += [Line(left + d, width, middle, own=d > 0) for d in (-0.17, 0.17)]
         else:
-            lines.append(
-                Line(
-                    left,
-                    width,
-                    middle,
-                    own=True,
-                    dash=dash,
-                    gap=gap * (style == "dashed"),
-                    phase=phase,
-                )
-            )
+            step = gap if style == "dashed" else 0.0
+            lines.append(Line(left, width, middle, own=True, dash=dash, gap=step, phase=phase))
     return tuple(lines)
 
 
+SKIES: dict[str, tuple[Color, Color, Color, Color, Color]] = {
+    "day": ((74, 126, 196), (186, 206, 224), (244, 244, 246), (188, 192, 198), (196, 200, 204)),
+    "dusk": ((74, 84, 128), (238, 172, 116), (176, 120, 112), (132, 126, 132), (150, 136, 132)),
+    "night": ((12, 15, 28), (40, 38, 46), (34, 34, 42), (24, 25, 32), (44, 44, 50)),
+}
+"""Colours by time of day: zenith, horizon, clouds, grey sky, fog."""
+AMBIENT = {"day": (1.0, 1.0, 1.0), "dusk": (0.62, 0.52, 0.5), "night": (0.24, 0.25, 0.31)}
+VISIBILITY = {
+    "clear": (350.0, 900.0),
+    "overcast": (250.0, 600.0),
+    "rain": (110.0, 220.0),
+    "fog": (32.0, 75.0),
+}
+"""Metres, from and to."""
+
+
 def plan_weather(rng: np.random.Generator) -> Weather:
-    """Return the light and the air: mostly clear or overcast days, some dusk, night, rain and fog."""
+    """Return light and air: mostly clear or overcast days, some dusk, night, rain and fog."""
     timeofday = pick(rng, ("day",) * 13 + ("dusk",) * 3 + ("night",) * 4)
     weather = pick(rng, ("clear",) * 8 + ("overcast",) * 6 + ("rain",) * 3 + ("fog",) * 3)
-    grey = weather != "clear"
-    tone = between(rng, 0.85, 1.1)
-    zenith, haze, cloud, ambient = {
-        "day": ((74, 126, 196), (186, 206, 224), (244, 244, 246), (1.0, 1.0, 1.0)),
-        "dusk": ((74, 84, 128), (238, 172, 116), (176, 120, 112), (0.62, 0.52, 0.5)),
-        "night": ((12, 15, 28), (40, 38, 46), (34, 34, 42), (0.24, 0.25, 0.31)),
-    }[timeofday]
-    if grey and timeofday != "night":
+    zenith, haze, cloud, grey, fog = SKIES[timeofday]
+    clouds, visibility = between(rng, 0.0, 0.5), between(rng, *VISIBILITY[weather])
+    if weather != "clear":
         share = 0.75 if timeofday == "day" else 0.45
-        grey_tone = (188, 192, 198) if timeofday == "day" else (132, 126, 132)
-        zenith, haze = (_blend(color, grey_tone, share) for color in (zenith, haze))
-    visibility = {
-        "clear": between(rng, 350.0, 900.0),
-        "overcast": between(rng, 250.0, 600.0),
-        "rain": between(rng, 110.0, 220.0),
-        "fog": between(rng, 32.0, 75.0),
-    }[weather]
+        zenith, haze = _blend(zenith, grey, share), _blend(haze, grey, share)
+        cloud = _blend(cloud, grey, 0.5)
+        clouds = 0.4 + 0.8 * clouds
     if weather == "fog":
-        fog = {"day": (196, 200, 204), "dusk": (150, 136, 132), "night": (44, 44, 50)}[timeofday]
-        zenith, haze = _blend(zenith, fog, 0.8), fog
-    warm = between(rng, -0.05, 0.05)
+        zenith, haze, clouds = _blend(zenith, fog, 0.8), fog, 0.0
+    tone, warm = between(rng, 0.85, 1.1), between(rng, -0.05, 0.05)
+    sunny = weather == "clear" and timeofday != "night"
     return Weather(
         weather=weather,
         timeofday=timeofday,
         zenith=zenith,
         haze=haze,
-        cloud_color=cloud
-        if not grey
-        else _blend(cloud, (160, 164, 170), 0.5 if timeofday == "day" else 0.1),
-        clouds={"clear": between(rng, 0.0, 0.5), "fog": 0.0}.get(weather, between(rng, 0.4, 0.8)),
-        sun=0.0 if grey or timeofday == "night" else pick(rng, (-1.0, 1.0)),
-        ambient=ambient,
+        cloud_color=cloud,
+        clouds=clouds,
+        sun=pick(rng, (-1.0, 1.0)) if sunny else 0.0,
+        ambient=AMBIENT[timeofday],
         headlight={"day": 0.0, "dusk": 0.25, "night": 1.5}[timeofday],
         air=haze,
         visibility=visibility,

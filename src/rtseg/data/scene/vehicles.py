@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -34,8 +35,9 @@ TRAM_COLORS: tuple[tuple[Color, Color], ...] = (
 class Body:
     """The shape of a vehicle.
 
-    profile: (l, y) points in metres from the lower rear edge over the roof to the lower front edge. glass: indices of
-    the edges that are windows. windows: side windows as (l, y) polygons. wheels: their (l, radius).
+    width: metres. profile: (forward, up) points in metres from the lower rear edge over the roof to
+    the lower front edge. glass: indices of the edges that are windows. windows: side windows as
+    polygons of such points. wheels: their (forward, radius).
     """
 
     width: float
@@ -47,7 +49,7 @@ class Body:
     @property
     def length(self) -> float:
         """Metres from bumper to bumper."""
-        return max(l for l, _ in self.profile) - min(l for l, _ in self.profile)
+        return max(a for a, _ in self.profile) - min(a for a, _ in self.profile)
 
     @property
     def height(self) -> float:
@@ -57,7 +59,7 @@ class Body:
 
 def _scaled(points: Sequence[Point], length: float, height: float) -> tuple[Point, ...]:
     """Return points given in shares of `length` and `height` in metres."""
-    return tuple((l * length, y * height) for l, y in points)
+    return tuple((a * length, y * height) for a, y in points)
 
 
 CAR_SHAPES: dict[str, tuple[tuple[float, float, float], tuple[Point, ...], tuple[Point, ...]]] = {
@@ -86,7 +88,7 @@ CAR_SHAPES: dict[str, tuple[tuple[float, float, float], tuple[Point, ...], tuple
         ((0.02, 0.58), (0.02, 0.92), (0.17, 0.92), (0.29, 0.58)),
     ),
 }  # fmt: skip
-"""By name: (length, width, height) in metres, profile, side window; both in shares of length and height."""
+"""By name: length, width and height in metres; profile and side window in shares of these."""
 
 
 def car_body(rng: np.random.Generator) -> Body:
@@ -97,15 +99,11 @@ def car_body(rng: np.random.Generator) -> Body:
     stretch = between(rng, 0.94, 1.06)
     length, height = length * stretch, height * between(rng, 0.96, 1.05)
     profile = _scaled(outline, length, height)
-    last = len(profile)
-    glass = tuple(
-        i
-        for i in range(last - 1)
-        if 0.12 * height < profile[i + 1][1] - profile[i][1]
-        and profile[i][1] > 0.5 * height
-        or 0.12 * height < profile[i][1] - profile[i + 1][1]
-        and profile[i + 1][1] > 0.5 * height
+    upright = (
+        (index, abs(after[1] - before[1]), min(after[1], before[1]))
+        for index, (before, after) in enumerate(pairwise(profile))
     )
+    glass = tuple(i for i, rise, low in upright if rise > 0.12 * height and low > 0.5 * height)
     wheel = 0.32 if height < 1.7 else 0.36
     return Body(
         width,
@@ -125,32 +123,28 @@ def _box(length: float, low: float, high: float, *, slant: float = 0.0) -> tuple
     )  # fmt: skip
 
 
-def sweep(
-    canvas: Canvas, code: int, frame: Frame, body: Body, color: Color, *, side: Color | None = None
-) -> None:
-    """Paint the swept outline: every face that looks towards the camera, then the side panel."""
+def sweep(canvas: Canvas, code: int, frame: Frame, body: Body, *, color: Color) -> None:
+    """Paint a body on its wheels: the faces that look towards us, then the side that does."""
+    _end_tyres(canvas, code, frame, body)
     half = body.width / 2
     points = body.profile
-    faces = []
-    for index in range(len(points) - 1):
-        quad = frame.quad(points[index], points[index + 1], -half, half)
-        if _area(quad) > 0.0:
-            faces.append((index, quad))
-    rear = frame.shows_front < 0.0
-    for index, quad in faces if not rear else reversed(faces):
-        rise = points[index + 1][1] - points[index][1]
-        run = points[index + 1][0] - points[index][0]
-        steep = abs(rise) / (math.hypot(rise, run) + 1e-6)
+    faces = list(enumerate(pairwise(points)))
+    for index, (start, end) in faces if frame.front > 0.0 else reversed(faces):
+        quad = frame.quad(start, end, -half, half)
+        if _area(quad) <= 0.0:
+            continue
+        steep = abs(end[1] - start[1]) / math.dist(start, end)
         canvas.polygon(code, quad, tint(color, 1.12 - 0.3 * steep))
         if index in body.glass:
             canvas.detail(_inset(quad), GLASS)
-    right = frame.shows_right
+    right = frame.right
     if abs(right) > half:
         t = math.copysign(half, right)
-        light = 0.88 + 0.14 * canvas.sun * math.copysign(1.0, frame.x) * -1.0
-        canvas.polygon(code, [frame.at(l, y, t) for l, y in points], tint(side or color, light))
+        light = 0.88 + 0.14 * canvas.sun * math.copysign(1.0, -frame.x)
+        canvas.polygon(code, frame.panel(points, t), tint(color, light))
         for window in body.windows:
-            canvas.detail([frame.at(l, y, t) for l, y in window], tint(GLASS, light))
+            canvas.detail(frame.panel(window, t), tint(GLASS, light))
+        _side_wheels(canvas, code, frame, body, t)
 
 
 def _area(quad: Sequence[Point]) -> float:
@@ -166,58 +160,61 @@ def _inset(quad: Sequence[Point], share: float = 0.1) -> list[Point]:
     return [(px + share * (x - px), py + share * (y - py)) for px, py in quad]
 
 
-def wheels(canvas: Canvas, code: int, frame: Frame, body: Body) -> None:
-    """Paint the tyres: discs on the visible side, blocks under the visible end."""
-    half = body.width / 2
-    rear = frame.shows_front < 0.0
-    end = body.wheels[0] if rear else body.wheels[-1]
-    for t in (-half + 0.02, half - 0.27):
-        block = frame.quad((end[0], 0.0), (end[0], 1.2 * end[1]), t, t + 0.25)
-        canvas.polygon(code, block, TYRE)
-    right = frame.shows_right
-    if abs(right) <= half:
+def _end_tyres(canvas: Canvas, code: int, frame: Frame, body: Body) -> None:
+    """Paint the two tyres that show below the end that faces us."""
+    if not body.wheels:
         return
-    t = math.copysign(half, right)
-    for l, radius in body.wheels:
-        for share, color in ((1.0, TYRE), (0.58, (142, 144, 148))):
-            ring = [
-                frame.at(l + share * radius * c, radius + share * radius * s, t) for c, s in CIRCLE
-            ]
-            canvas.polygon(code, ring, color)
+    half = body.width / 2
+    forward, radius = body.wheels[0] if frame.front < 0.0 else body.wheels[-1]
+    for across in (-half + 0.02, half - 0.27):
+        block = frame.quad((forward, 0.0), (forward, 1.2 * radius), across, across + 0.25)
+        canvas.polygon(code, block, TYRE)
+
+
+def _side_wheels(canvas: Canvas, code: int, frame: Frame, body: Body, across: float) -> None:
+    """Paint the wheels of the side at `across`."""
+    for forward, radius in body.wheels:
+        for share, color in ((radius, TYRE), (0.58 * radius, (142, 144, 148))):
+            ring = [(forward + share * c, radius + share * s) for c, s in CIRCLE]
+            canvas.polygon(code, frame.panel(ring, across), color)
 
 
 CIRCLE = tuple((math.cos(k * math.pi / 6), math.sin(k * math.pi / 6)) for k in range(12))
 
 
 def lights(
-    canvas: Canvas, code: int, frame: Frame, body: Body, *, y: float, size: float, on: bool
+    canvas: Canvas, code: int, frame: Frame, body: Body, *, up: float, size: float, on: bool
 ) -> None:
-    """Paint the lamps and the plate of the end that faces the camera; they shine if `on`."""
-    half = body.width / 2
-    rear = frame.shows_front < 0.0
-    ends = [l for l, _ in body.profile]
-    l = min(ends) if rear else max(ends)
-    if abs(frame.shows_front) < body.length / 2:
+    """Paint lamps, bumper and plate of the end that faces us; the lamps shine if `on`.
+
+    Args:
+        canvas: What is painted on.
+        code: Region of the vehicle.
+        frame: Its axes.
+        body: Its shape.
+        up: Height of the lamps in metres.
+        size: Height of a lamp in metres.
+        on: Whether they shine.
+    """
+    if abs(frame.front) < body.length / 2:
         return
-    color = RED if rear else WHITE
-    scale = frame.camera.focal / max(frame.z, 1.0)
-    for sign in (-1.0, 1.0):
-        t = sign * (half - 0.22)
-        quad = frame.quad((l, y - size / 2), (l, y + size / 2), t - 0.17, t + 0.17)
+    half, rear = body.width / 2, frame.front < 0.0
+    forwards = [forward for forward, _ in body.profile]
+    end, low = (min(forwards) if rear else max(forwards)), min(y for _, y in body.profile)
+    shine, off = (RED, tint(RED, 0.7)) if rear else (WHITE, (222, 226, 228))
+    for across in (0.22 - half, half - 0.22):
+        quad = frame.quad((end, up - size / 2), (end, up + size / 2), across - 0.17, across + 0.17)
+        canvas.detail(quad, shine if on else off)
         if on:
-            canvas.detail(quad, color)
-            x, row = frame.at(l, y, t)
-            canvas.lamp(code, (x, row), 0.11 * scale, color if rear else (255, 252, 236))
-        else:
-            canvas.detail(quad, tint(color, 0.7) if rear else (222, 226, 228))
-    low = min(row for _, row in body.profile)
-    canvas.detail(frame.quad((l, low), (l, low + 0.18), -half + 0.05, half - 0.05), (44, 45, 48))
-    plate = frame.quad((l, low + 0.2), (l, low + 0.31), -0.26, 0.26)
+            canvas.lamp(code, frame.at(end, up, across), 0.11 * frame.scale, shine)
+    bumper = frame.quad((end, low), (end, low + 0.18), 0.05 - half, half - 0.05)
+    canvas.detail(bumper, (44, 45, 48))
+    plate = frame.quad((end, low + 0.2), (end, low + 0.31), -0.26, 0.26)
     canvas.detail(plate, (226, 224, 206))
 
 
 def _depth(frame: Frame, length: float) -> float:
-    """Return the distance at which a long vehicle enters the painting order: its nearest end, slightly beyond."""
+    """Return the distance that places a vehicle in the painting order: near its nearest end."""
     return max(frame.z - 0.3 * length * abs(math.cos(frame.yaw)), 1.0)
 
 
@@ -227,10 +224,8 @@ def car(frame: Frame, rng: np.random.Generator, *, lit: bool) -> Item:
 
     def paint(canvas: Canvas) -> None:
         code = canvas.thing("car", frame.z)
-        wheels(canvas, code, frame, body)
-        sweep(canvas, code, frame, body, color)
-        wheels(canvas, code, frame, body) if abs(frame.shows_right) > 3.0 * body.width else None
-        lights(canvas, code, frame, body, y=0.5 * body.height, size=0.17, on=lit)
+        sweep(canvas, code, frame, body, color=color)
+        lights(canvas, code, frame, body, up=0.5 * body.height, size=0.17, on=lit)
 
     return Item(_depth(frame, body.length), paint, frame.base(body.length, body.width), body.height)
 
@@ -242,27 +237,23 @@ def bus(frame: Frame, rng: np.random.Generator, *, lit: bool) -> Item:
     half = length / 2
     panes = np.linspace(-half + 0.4, half - 0.5, 7).tolist()
     windows = tuple(
-        ((a, 1.35), (a, 2.5), (b - 0.12, 2.5), (b - 0.12, 1.35))
-        for a, b in zip(panes, panes[1:], strict=False)
+        ((a, 1.35), (a, 2.5), (b - 0.12, 2.5), (b - 0.12, 1.35)) for a, b in pairwise(panes)
     )
-    doors = tuple(((l, 0.4), (l, 2.5), (l + 1.0, 2.5), (l + 1.0, 0.4)) for l in (half - 1.7, -0.5))
+    doors = tuple(((a, 0.4), (a, 2.5), (a + 1.0, 2.5), (a + 1.0, 0.4)) for a in (half - 1.7, -0.5))
     axles = ((-half + 2.6, 0.48), (half - 2.6, 0.48))
     body = Body(2.5, _box(length, 0.32, height, slant=0.15), (), windows + doors, axles)
 
     def paint(canvas: Canvas) -> None:
         code = canvas.thing("bus", frame.z)
-        wheels(canvas, code, frame, body)
-        sweep(canvas, code, frame, body, color)
-        if abs(frame.shows_front) > half:
-            rear = frame.shows_front < 0.0
-            l = -half if rear else half - 0.1
+        sweep(canvas, code, frame, body, color=color)
+        if abs(frame.front) > half:
+            rear = frame.front < 0.0
+            a = -half if rear else half - 0.1
             low = 1.5 if rear else 1.05
-            canvas.detail(frame.quad((l, low), (l, 2.45), -1.08, 1.08), tint(GLASS, 0.85))
-            sign = frame.quad((l, 2.6), (l, 2.9), -0.8, 0.8)
+            canvas.detail(frame.quad((a, low), (a, 2.45), -1.08, 1.08), tint(GLASS, 0.85))
+            sign = frame.quad((a, 2.6), (a, 2.9), -0.8, 0.8)
             canvas.polygon(canvas.glowing(code), sign, (250, 180, 40))
-        if abs(frame.shows_right) > body.width / 2:
-            wheels(canvas, code, frame, body)
-        lights(canvas, code, frame, body, y=0.85, size=0.26, on=lit)
+        lights(canvas, code, frame, body, up=0.85, size=0.26, on=lit)
 
     return Item(_depth(frame, length), paint, frame.base(length, 2.5), height)
 
@@ -293,19 +284,16 @@ def lorry(frame: Frame, rng: np.random.Generator, *, lit: bool) -> Item:
 
     def paint(canvas: Canvas) -> None:
         code = canvas.thing("truck", frame.z)
-        rear = frame.shows_front < 0.0
+        rear = frame.front < 0.0
         for part in (cab, cargo) if rear else (cargo, cab):
-            wheels(canvas, code, frame, part)
             if part is cargo:
-                sweep(canvas, code, frame, chassis, (52, 52, 56))
-            sweep(canvas, code, frame, part, cargo_color if part is cargo else cab_color)
-            if abs(frame.shows_right) > 1.25:
-                wheels(canvas, code, frame, part)
-        if rear and abs(frame.shows_front) > half:
+                sweep(canvas, code, frame, chassis, color=(52, 52, 56))
+            sweep(canvas, code, frame, part, color=cargo_color if part is cargo else cab_color)
+        if rear and abs(frame.front) > half:
             for t in (-1.2, -0.02, 1.16):
                 seam = frame.quad((-half, 0.98), (-half, height), t, t + 0.05)
                 canvas.detail(seam, tint(cargo_color, 0.6))
-        lights(canvas, code, frame, whole, y=0.75, size=0.2, on=lit)
+        lights(canvas, code, frame, whole, up=0.75, size=0.2, on=lit)
 
     return Item(_depth(frame, length), paint, frame.base(length, 2.5), height)
 
@@ -321,8 +309,7 @@ def tram(frame: Frame, rng: np.random.Generator, *, lit: bool) -> Item:
     )  # fmt: skip
     panes = np.linspace(-half + 1.2, half - 1.2, 11).tolist()
     windows = tuple(
-        ((a, 1.5), (a, 2.75), (b - 0.2, 2.75), (b - 0.2, 1.5))
-        for a, b in zip(panes, panes[1:], strict=False)
+        ((a, 1.5), (a, 2.75), (b - 0.2, 2.75), (b - 0.2, 1.5)) for a, b in pairwise(panes)
     )
     body = Body(2.5, profile, (1, 5), windows)
 
@@ -330,19 +317,19 @@ def tram(frame: Frame, rng: np.random.Generator, *, lit: bool) -> Item:
         code = canvas.thing("train", frame.z)
         for sign in (-1.0, 1.0):
             arm = [frame.at(1.0 * sign, height, 0.0), frame.at(0.0, height + 0.9, 0.0)]
-            canvas.limb(code, arm, 0.1 * canvas.camera.focal / frame.z, (60, 60, 64))
-        sweep(canvas, code, frame, body, upper)
-        right = frame.shows_right
+            canvas.limb(code, arm, 0.1 * frame.scale, (60, 60, 64))
+        sweep(canvas, code, frame, body, color=upper)
+        right = frame.right
         if abs(right) > 1.25:
             t = math.copysign(1.25, right)
             band = ((-half, 0.2), (-half + 0.08, 1.15), (half - 0.08, 1.15), (half, 0.2))
-            canvas.detail([frame.at(l, y, t) for l, y in band], lower)
-            for l in (-half / 3, half / 3):
-                joint = ((l - 0.25, 0.25), (l - 0.25, 3.4), (l + 0.25, 3.4), (l + 0.25, 0.25))
-                canvas.detail([frame.at(a, y, t) for a, y in joint], (50, 50, 54))
-        l = -half if frame.shows_front < 0.0 else half
-        if abs(frame.shows_front) > half:
-            canvas.detail(frame.quad((l, 0.25), (l, 1.15), -1.2, 1.2), lower)
-            lights(canvas, code, frame, body, y=0.75, size=0.22, on=lit)
+            canvas.detail(frame.panel(band, t), lower)
+            for a in (-half / 3, half / 3):
+                joint = ((a - 0.25, 0.25), (a - 0.25, 3.4), (a + 0.25, 3.4), (a + 0.25, 0.25))
+                canvas.detail(frame.panel(joint, t), (50, 50, 54))
+        a = -half if frame.front < 0.0 else half
+        if abs(frame.front) > half:
+            canvas.detail(frame.quad((a, 0.25), (a, 1.15), -1.2, 1.2), lower)
+            lights(canvas, code, frame, body, up=0.75, size=0.22, on=lit)
 
     return Item(_depth(frame, length), paint, frame.base(length, 2.5), height)
