@@ -138,6 +138,9 @@ def test_comparison_marks_wrong_pixels_red_and_nothing_else():
     enlarged = 8 * 8 * 40 * 60  # 480 // 60 = 8 times
     assert counts[0] == counts[2] < 300  # the box of the key
     assert counts[1] == counts[0] + enlarged
+    captions = [picture[:36] for picture in (right, wrong, void)]
+    assert np.array_equal(captions[0], captions[2])  # 0.0 %
+    assert not np.array_equal(captions[0], captions[1])  # 100.0 %
 
 
 def test_contact_sheet_holds_every_picture_unchanged_and_refuses_bad_input():
@@ -216,6 +219,20 @@ def test_confusion_picture_is_darkest_on_the_diagonal(count):
     assert not (empty[:, :-80] == np.array(dark)).all(-1).any()
     if count > 1:
         assert has_color(picture, light)
+
+
+def test_rows_of_the_confusion_picture_are_the_truth():
+    matrix = np.zeros((3, 3), np.int64)
+    matrix[0, 2] = 5
+    names = ["a", "b", "c"]
+    body = visualize.confusion_picture(matrix, names)[:, :-80]
+    diagonal = visualize.confusion_picture(np.eye(3, dtype=np.int64), names)[:, :-80]
+    rows, columns = np.nonzero((body == (8, 60, 140)).all(-1))
+    all_rows, all_columns = np.nonzero((diagonal == (8, 60, 140)).all(-1))
+    assert rows.min() == all_rows.min()
+    assert rows.max() < all_rows.min() + 60
+    assert columns.max() == all_columns.max()
+    assert columns.min() > all_columns.max() - 60
 
 
 def test_confusion_picture_is_normalized_by_row():
@@ -300,11 +317,12 @@ def test_data_uri_decodes_to_the_same_pixels():
 class Checker(HTMLParser):
     def __init__(self):
         super().__init__()
-        self.open, self.seen, self.addresses, self.text = [], [], [], ""
+        self.open, self.seen, self.addresses, self.alts, self.text = [], [], [], [], ""
 
     def handle_starttag(self, tag, attrs):
         self.seen.append(tag)
         self.addresses += [v for k, v in attrs if k in ("src", "href")]
+        self.alts += [v for k, v in attrs if k == "alt"]
         if tag not in ("meta", "img"):
             self.open.append(tag)
 
@@ -316,7 +334,7 @@ class Checker(HTMLParser):
 
 
 def test_page_is_whole_escaped_and_needs_nothing_else():
-    bad = "<script>alert('&')</script>"
+    bad = "<script>alert('&\"')</script>"
     table = visualize.Table([bad, "n"], [[bad, 12345], [bad, 0.25], ["x", None]], caption=bad)
     section = visualize.Section(bad, [bad, table, visualize.Picture(photo(), bad)])
     page = visualize.html_page(bad, [section, section], subtitle=bad, footer=bad)
@@ -325,6 +343,7 @@ def test_page_is_whole_escaped_and_needs_nothing_else():
     assert checker.open == []
     assert "script" not in checker.seen
     assert checker.text.count(bad) == 1 + 1 + 1 + 1 + 2 * 7  # title twice, lead, foot, sections
+    assert checker.alts == [bad, bad]
     assert checker.seen.count("img") == 2
     assert all(address.startswith("data:image/png;base64,") for address in checker.addresses)
     assert "http" not in page

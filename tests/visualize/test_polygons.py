@@ -58,6 +58,8 @@ def test_filling_the_polygons_gives_the_mask_back(mask):
     for region in regions:
         inside = fill(region["polygon"], mask.shape)
         assert signed_area(region["polygon"]) > 0  # clockwise, as y points down
+        for ring in [region["polygon"], *region["holes"]]:
+            assert len(set(ring)) == len(ring)  # meets itself nowhere
         for hole in region["holes"]:
             assert signed_area(hole) < 0
             inside &= ~fill(hole, mask.shape)
@@ -79,6 +81,14 @@ def test_ring_with_hole_by_hand():
     assert sorted(hole) == [(2, 1), (2, 2), (3, 1), (3, 2)]
     plain = [type(value) for point in region["polygon"] for value in point]
     assert set(plain) == {int}  # JSON takes no NumPy integers
+
+
+def test_hole_that_touches_the_outside_in_a_corner_is_a_ring_of_its_own():
+    mask = np.array([[255, 1, 1], [1, 255, 1], [1, 1, 1]], np.uint8)
+    (region,) = visualize.mask_to_polygons(mask)
+    assert region["area"] == 7
+    assert len(region["polygon"]) == 6
+    assert [sorted(hole) for hole in region["holes"]] == [[(1, 1), (1, 2), (2, 1), (2, 2)]]
 
 
 def test_diagonal_pixels_are_two_regions_and_small_regions_are_left_out():

@@ -15,8 +15,9 @@ _Integers = NDArray[np.int64]
 def mask_to_polygons(mask: NDArray[Any], *, min_area: float = 0.0) -> list[dict[str, Any]]:
     """Outline every 4-connected region of a label map.
 
-    Filling the outer rings and clearing the holes gives the map back. The label 255 is void and
-    left out, unless the map is uint16 (more than 255 classes).
+    Filling the outer rings and clearing the holes gives the map back. No ring meets itself; holes
+    may touch other rings in a corner. The label 255 is void and left out, unless the map is uint16
+    (more than 255 classes).
 
     Args:
         mask: Class ids (H, W), any integer type.
@@ -136,12 +137,12 @@ def _trace(edges: _Edges, *, stride: int) -> Iterator[tuple[int, Ring]]:
     keys = place + edges.direction
     order = np.argsort(keys)
     keys = keys[order]
-    # Two pieces leave a corner where pixels of one region touch diagonally. Diagonal pixels are
-    # not connected, so the ring turns right there and stays with its pixel.
+    # Two pieces leave a corner where pixels of one region touch diagonally. A ring that turns left
+    # there never meets itself again: what is around the corner is a hole that touches the ring.
     goal = (edges.region * corners + edges.end) * 4
-    right = goal + (edges.direction + 1) % 4
-    found = np.searchsorted(keys, right)
-    exact = keys[np.minimum(found, len(keys) - 1)] == right
+    left = goal + (edges.direction + 3) % 4
+    found = np.searchsorted(keys, left)
+    exact = keys[np.minimum(found, len(keys) - 1)] == left
     following = order[np.where(exact, found, np.searchsorted(keys, goal))].tolist()
     y, x = np.divmod(edges.start, stride)
     points = list(zip(x.tolist(), y.tolist(), strict=True))
