@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import contextlib
+import io
 import pickle
+import tempfile
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +82,32 @@ def test_orientation_tag_is_reported_but_not_applied(tmp_path: Path) -> None:
     assert exif_orientation(path) == 6
     np.testing.assert_array_equal(read_image(path), RGB)
     assert exif_orientation(save(tmp_path / "y.png", RGB)) == 1
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    kind=st.sampled_from(["PNG", "JPEG", "WEBP", "TIFF", "BMP", "PPM"]),
+    damage=st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), min_size=1, max_size=6),
+    cut=st.integers(0, 400),
+)
+def test_damaged_file_is_read_or_named_but_never_gives_another_error(
+    kind: str, damage: list[tuple[int, int]], cut: int
+) -> None:
+    stream = io.BytesIO()
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    options = {} if kind in {"BMP", "PPM"} else {"exif": exif.tobytes()}
+    Image.fromarray(RGB).save(stream, format=kind, **options)
+    data = bytearray(stream.getvalue())
+    for position, value in damage:
+        data[position % len(data)] = value
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        path = Path(folder) / "x"
+        path.write_bytes(data[: len(data) - cut])
+        for read in (read_image, read_mask, exif_orientation):
+            with contextlib.suppress(FileFaultError):
+                read(path)
 
 
 @pytest.mark.parametrize(

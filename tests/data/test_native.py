@@ -10,6 +10,7 @@ from data.broken import DESCRIPTION, HEIGHT, WIDTH, clean_mask, write_clean
 from rtseg.data.dataset import DiskDataset
 from rtseg.data.files import Limits
 from rtseg.data.native import NativeFolder, load_description
+from rtseg.data.weights import class_statistics
 from rtseg.errors import ConfigError, DataError
 from rtseg.structures import ClassInfo
 
@@ -119,6 +120,9 @@ def test_several_kinds_lie_in_one_folder_each_and_can_be_chosen(tmp_path: Path) 
     sample = NativeFolder(tmp_path, split="train")[0]
     assert sample.labels["drivable"].tolist() == [[1, 255]]
     assert sample.labels["lane"].tolist() == [[0, 1]]
+    both = NativeFolder(tmp_path, split="train")
+    assert class_statistics(both, kind="drivable").pixels == (0, 1)
+    assert class_statistics(both, kind="lane").pixels == (1, 1)
     lane = NativeFolder(tmp_path, split="train", kinds=["lane"])
     assert list(lane[0].labels) == ["lane"]
     assert lane.files(0)[1:] == (tmp_path / "masks/lane/train/x.png",)
