@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import resource
 import tracemalloc
 
@@ -306,6 +307,45 @@ def test_counting_allocates_far_less_than_one_int64_copy():
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < prediction.size  # an int64 copy would be 8 bytes a pixel
+
+
+def score_share(rank, world, folder):
+    """Score every image whose number fits the rank, then write what this process reports."""
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world
+    )
+    scores = scores_of(*images_of_a_set()[rank::world])
+    report = {
+        "scores": scores.compute(),
+        "classes": scores.per_class(),
+        "matrix": scores.matrix().tolist(),
+        "own": int(scores.confusion.sum()),
+    }
+    (folder / f"{rank}.json").write_text(json.dumps(report))
+    torch.distributed.destroy_process_group()
+
+
+def images_of_a_set():
+    rng = np.random.default_rng(3)
+    labels = np.array([0, 1, 2, 3, 4, 255], np.uint8)
+    return [
+        (rng.integers(0, CLASSES, (4, 4), dtype=np.uint8), rng.choice(labels, (4, 4)))
+        for _ in range(2)
+    ]
+
+
+@pytest.mark.slow
+def test_processes_report_the_integers_of_one_even_if_one_of_them_has_no_image(tmp_path):
+    world = 3
+    torch.multiprocessing.spawn(score_share, args=(world, tmp_path), nprocs=world)
+    joint = scores_of(*images_of_a_set())
+    reports = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(world)]
+    for report in reports:
+        assert report["matrix"] == joint.matrix().tolist()
+        assert report["scores"] == joint.compute()
+        assert report["classes"] == joint.per_class()
+    assert sum(report["own"] for report in reports) == int(joint.confusion.sum())
+    assert reports[2]["own"] == 0
 
 
 @pytest.mark.slow
