@@ -58,6 +58,25 @@ def test_float32_is_kept_to_dilated_layers_under_autocast_with_gradients() -> No
             assert not tall._gradient_needs_float32(x)
 
 
+@pytest.mark.parametrize(("dilation", "expected"), [((2, 1), torch.float32), ((1, 2), None)])
+def test_dilated_layer_computes_in_float32_even_where_bfloat16_would_be_right(
+    monkeypatch: pytest.MonkeyPatch, dilation: tuple[int, int], expected: torch.dtype | None
+) -> None:
+    # Not every processor has the kernels whose gradient is wrong, so the types are checked too.
+    conv = DepthwiseConv2d(4, dilation=dilation)
+    seen: list[tuple[bool, torch.dtype]] = []
+    original = conv._conv_forward
+
+    def spy(x: Tensor, *rest: Tensor) -> Tensor:
+        seen.append((torch.is_autocast_enabled("cpu"), x.dtype))
+        return original(x, *rest)
+
+    monkeypatch.setattr(conv, "_conv_forward", spy)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        conv(torch.randn(1, 4, 9, 9).bfloat16())
+    assert seen == [(False, expected)] if expected else seen == [(True, torch.bfloat16)]
+
+
 def test_channels_do_not_mix_and_may_multiply() -> None:
     conv = DepthwiseConv2d(3, out_channels=6)
     x = torch.zeros(1, 3, 5, 5)
