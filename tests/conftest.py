@@ -29,6 +29,12 @@ def camvid_root() -> Path:
 
 
 @pytest.fixture(scope="session")
+def cityscapes_sample() -> Path:
+    """A reduced frame of Cityscapes with all its masks, without folders of split and city."""
+    return _real_data("samples/cityscapes")
+
+
+@pytest.fixture(scope="session")
 def camvid_full_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All 701 frames of CamVid, unpacked; for slow tests."""
     source = _real_data("camvid11.zip")

@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rtseg.data import DATASETS
+from rtseg.data.check import check_dataset
+from rtseg.data.cityscapes import Cityscapes
+from rtseg.data.dataset import DiskDataset
+from rtseg.errors import ConfigError, DataError
+
+# Raw ids and the train ids that the label definition gives them, typed in by hand.
+RAW = [[0, 7, 8, 11, 12, 13, 17], [19, 20, 21, 22, 23, 24, 25], [26, 27, 28, 31, 32, 33, 9]]
+TRAIN = [[255, 0, 1, 2, 3, 4, 5], [6, 7, 8, 9, 10, 11, 12], [13, 14, 15, 16, 17, 18, 255]]
+NAMES = (
+    "road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign",
+    "vegetation", "terrain", "sky", "person", "rider", "car", "truck", "bus", "train",
+    "motorcycle", "bicycle",
+)  # fmt: skip
+
+
+def write_frame(root: Path, split: str, city: str, number: int) -> None:
+    frame = f"{city}_000000_{number:06d}"
+    image = root / "leftImg8bit" / split / city / f"{frame}_leftImg8bit.png"
+    image.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(number).integers(0, 256, (3, 7, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(image)
+    write_mask(root, split, frame, "labelIds", RAW)
+    write_mask(root, split, frame, "labelTrainIds", TRAIN)
+
+
+def write_mask(root: Path, split: str, frame: str, kind: str, values: list[list[int]]) -> Path:
+    path = root / "gtFine" / split / frame.split("_")[0] / f"{frame}_gtFine_{kind}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.array(values, np.uint8)).save(path)
+    return path
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    for split, city, number in (
+        ("train", "ulm", 2), ("train", "aachen", 9), ("train", "aachen", 1), ("val", "lindau", 5),
+    ):  # fmt: skip
+        write_frame(tmp_path, split, city, number)
+    return tmp_path
+
+
+def test_both_kinds_of_mask_give_the_same_labels(root: Path) -> None:
+    for masks in ("labelIds", "labelTrainIds"):
+        labels = Cityscapes(root, split="val", masks=masks)[0].labels["semantic"]
+        assert labels.tolist() == TRAIN, masks
+        assert labels.dtype == np.uint8
+
+
+def test_train_ids_have_the_published_names() -> None:
+    assert tuple(info.name for info in Cityscapes.classes) == NAMES
+
+
+def test_every_unscored_id_is_ignored(root: Path) -> None:
+    frame = "lindau_000000_000005"
+    scored = {value for row in RAW for value in row} - {0, 9}
+    others = [value for value in range(34) if value not in scored]
+    assert len(others) == 15
+    write_mask(root, "val", frame, "labelIds", [(others * 2)[:21][i : i + 7] for i in (0, 7, 14)])
+    labels = Cityscapes(root, split="val")[0].labels["semantic"]
+    assert set(labels.ravel().tolist()) == {255}
+
+
+def test_frames_are_sorted_by_city_and_trainval_is_train_then_val(root: Path) -> None:
+    dataset = Cityscapes(root, split="trainval")
+    stems = [dataset.files(index)[0].stem for index in range(len(dataset))]
+    frames = ["aachen_000000_000001", "aachen_000000_000009", "ulm_000000_000002",
+              "lindau_000000_000005"]  # fmt: skip
+    assert stems == [f"{frame}_leftImg8bit" for frame in frames]
+    assert isinstance(dataset, DiskDataset)
+    assert DATASETS["cityscapes"] is Cityscapes
+
+
+def test_value_that_is_no_label_id_is_refused_with_the_file(root: Path) -> None:
+    write_mask(root, "val", "lindau_000000_000005", "labelIds", [[34] * 7] * 3)
+    with pytest.raises(DataError, match=r"lindau_000000_000005_gtFine_labelIds\.png.* 34"):
+        Cityscapes(root, split="val")[0]
+
+
+def test_check_is_clean_and_names_missing_and_stray_masks(root: Path) -> None:
+    # The two small frames of a split are different noise: no leakage, no fault.
+    assert check_dataset(Cityscapes(root, split="train")).faults == ()
+    write_mask(root, "train", "ulm_000000_000077", "labelIds", RAW)
+    write_mask(root, "train", "bonn_000000_000001", "labelIds", RAW)  # a city without images
+    write_mask(root, "train", "ulm_000000_000078", "instanceIds", RAW)  # of no interest
+    (root / "gtFine/train/aachen/aachen_000000_000009_gtFine_labelIds.png").unlink()
+    faults = check_dataset(Cityscapes(root, split="train")).faults
+    assert sorted((fault.kind, Path(fault.file).name) for fault in faults) == [
+        ("missing_image", "bonn_000000_000001_gtFine_labelIds.png"),
+        ("missing_image", "ulm_000000_000077_gtFine_labelIds.png"),
+        ("missing_mask", "aachen_000000_000009_gtFine_labelIds.png"),
+    ]
+
+
+def test_wrong_root_split_and_masks_give_errors_that_say_what_to_do(root: Path) -> None:
+    with pytest.raises(DataError, match=r"leftImg8bit.*holds no .*set root"):
+        Cityscapes(root / "gtFine", split="train")
+    with pytest.raises(ConfigError, match="'test' is unknown"):
+        Cityscapes(root, split="test")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="did you mean 'labelIds'"):
+        Cityscapes(root, split="val", masks="labelids")  # type: ignore[arg-type]
+
+
+def test_real_frame_reads_alike_from_both_masks(cityscapes_sample: Path, tmp_path: Path) -> None:
+    for kind in ("leftImg8bit", "gtFine"):  # the sample has no folders of split and city
+        folder = tmp_path / kind / "val" / "frankfurt"
+        folder.mkdir(parents=True)
+        for file in (cityscapes_sample / kind).iterdir():
+            (folder / file.name).symlink_to(file)
+    ids = Cityscapes(tmp_path, split="val")
+    train_ids = Cityscapes(tmp_path, split="val", masks="labelTrainIds")
+    assert len(ids) == 1
+    sample = ids[0]
+    assert sample.image.shape == (128, 256, 3)
+    labels = sample.labels["semantic"]
+    # The sample's two masks were shrunk one by one, so that some pixels on edges differ.
+    assert (labels == train_ids[0].labels["semantic"]).mean() > 0.995
+    # The car drives on a road: the lower half is mostly class 0, and own bonnet is ignored.
+    assert (labels[64:110] == 0).mean() > 0.4
+    assert 0.02 < (labels == 255).mean() < 0.4
