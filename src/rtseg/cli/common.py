@@ -15,8 +15,8 @@ last parameter is the keyword `shared`:
   the same for every verb.
 - The module imports torch and rooms that need it only inside functions.
 - The verb calls `shared.finish(document, *renderables)` once: with `--json` the document is the
-  only thing on stdout, otherwise the renderables (strings, rich tables) are. Everything else goes to
-  stderr: `shared.log(text)`, `shared.display(event)` for the events of a run, `shared.progress`.
+  only thing on stdout, otherwise the renderables (strings, rich tables) are. Everything else goes
+  to stderr: `shared.log(text)`, `shared.display(event)` for events of a run, `shared.progress`.
 - Errors are raised, never printed: the boundary in `main.py` prints one line, chooses the exit
   code, and with `--json` prints `{"error": {...}}`. A verb whose document already tells what failed
   returns the exit code instead.

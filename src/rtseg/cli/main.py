@@ -116,7 +116,7 @@ def _show_version(value: bool) -> None:
 
 def _options(
     *,
-    version: Annotated[  # noqa: ARG001 (the callback acts on it)
+    version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show it.")
     ] = False,
 ) -> None:
