@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import functools
 from collections.abc import Iterable
+from typing import Any
 
 
 class RtsegError(Exception):
-    """Say what went wrong, where (file, key or image) and what to do; the command line prints it as one line."""
+    """Say what went wrong, where (file, key or image) and what to do, in one sentence."""
 
     exit_code = 1
 
@@ -17,6 +19,9 @@ class RtsegError(Exception):
         advice = f"; {fix}" if fix else ""
         super().__init__(f"{place}{what}{advice}")
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return functools.partial(type(self), where=self.where, fix=self.fix), (self.what,)
+
 
 class ConfigError(RtsegError, ValueError):
     """A key, value or option that does not fit (exit code 2)."""
@@ -25,13 +30,13 @@ class ConfigError(RtsegError, ValueError):
 
 
 class DataError(RtsegError):
-    """An image, label or data set that is missing, broken or contradicts its description (exit code 3)."""
+    """Data or a folder that is missing, broken or contradicts its description (exit code 3)."""
 
     exit_code = 3
 
 
 class CheckpointError(RtsegError):
-    """A checkpoint or exported artefact that cannot be used (exit code 4)."""
+    """A checkpoint or exported artifact that cannot be used (exit code 4)."""
 
     exit_code = 4
 
@@ -61,6 +66,6 @@ class InterruptedRunError(RtsegError):
 
 
 def nearest(name: str, known: Iterable[str], *, count: int = 3) -> list[str]:
-    """Return up to `count` names of `known` that look most like `name`, best first; never empty if `known` is not."""
+    """Return the `count` names of `known` that look most like `name`, best first."""
     names = sorted(known)
     return difflib.get_close_matches(name, names, n=count, cutoff=0.0)

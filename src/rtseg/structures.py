@@ -103,6 +103,7 @@ class Batch(NamedTuple):
     images: Tensor
     target: Any
     meta: tuple[ImageMeta, ...]
+    faults: tuple[str, ...] = ()
 
 
 # ---------------------------------------------------------------- what a user gets

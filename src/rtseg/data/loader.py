@@ -1,0 +1,266 @@
+"""Batches for training and evaluation, the same for a seed in any process, from any step on.
+
+The order of epoch e is a permutation drawn from (seed, e); the augmentation of an image from (seed,
+e, index). Nothing reads a global random state, so a run that starts again at step k sees exactly
+the batches that it would have seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Sampler
+
+from rtseg.data.dataset import Dataset
+from rtseg.data.transforms import Augment, Preprocess
+from rtseg.errors import ConfigError, DataError, RtsegError
+from rtseg.structures import Batch, ImageMeta, Sample
+
+T = TypeVar("T")
+TargetFunction = Callable[[Sequence[Sample]], Any]
+
+ORDER, AUGMENTATION = 0, 1
+MAX_REPLACEMENTS = 20
+
+
+def counter_rng(stream: int, seed: int, epoch: int, index: int = 0) -> np.random.Generator:
+    """Return the generator of one (stream, seed, epoch, index), the same in any process."""
+    key = np.random.SeedSequence([stream, seed, epoch, index]).generate_state(2, np.uint64)
+    return np.random.Generator(np.random.Philox(key=key))
+
+
+class TrainBatches(Sampler[list[tuple[int, int]]]):
+    """Yield batches of (epoch, index) without end, starting at any batch.
+
+    Args:
+        length: Images in the data set.
+        batch_size: Images per batch over all processes together.
+        seed: Seed of the order.
+        start: Batches of the whole run that are left out at the beginning.
+        parts: Pieces into which each batch is split, one after the other (gradient accumulation).
+        rank: Number of this process; it gets every `world`-th image of each batch.
+        world: Number of processes.
+
+    Raises:
+        ConfigError: The batch is larger than the data set or does not divide among the processes.
+    """
+
+    def __init__(
+        self,
+        length: int,
+        *,
+        batch_size: int,
+        seed: int,
+        start: int = 0,
+        parts: int = 1,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        if length < batch_size:
+            raise ConfigError(
+                f"{batch_size} is larger than the training set ({length} images)",
+                where="train.batch_size",
+                fix=f"set train.batch_size to at most {length}",
+            )
+        if batch_size % (world * parts):
+            raise ConfigError(
+                f"{batch_size} does not divide among {world} processes with {parts} parts each",
+                where="train.batch_size",
+                fix=f"set it to a multiple of {world * parts}",
+            )
+        self.parts = parts
+        self.length, self.batch_size, self.seed, self.start = length, batch_size, seed, start
+        self.rank, self.world = rank, world
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Whole batches in one pass over the data; the rest of an epoch is dropped."""
+        return self.length // self.batch_size
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        epoch, batch = divmod(self.start, self.batches_per_epoch)
+        while True:
+            order = counter_rng(ORDER, self.seed, epoch).permutation(self.length)
+            for number in range(batch, self.batches_per_epoch):
+                chosen = order[number * self.batch_size : (number + 1) * self.batch_size]
+                for part in np.split(chosen[self.rank :: self.world], self.parts):
+                    yield [(epoch, int(index)) for index in part]
+            epoch, batch = epoch + 1, 0
+
+
+@dataclass(frozen=True)
+class TrainItem:
+    """One augmented sample, and the names of unreadable ones that it stands in for."""
+
+    sample: Sample
+    faults: tuple[str, ...] = ()
+
+
+class TrainView(torch.utils.data.Dataset[TrainItem | RtsegError]):
+    """A data set indexed by (epoch, index); what cannot be read is replaced by the next image."""
+
+    def __init__(
+        self, dataset: Dataset, augment: Augment, preprocess: Preprocess, *, seed: int
+    ) -> None:
+        self.dataset, self.augment, self.preprocess, self.seed = dataset, augment, preprocess, seed
+
+    def __getitem__(self, key: tuple[int, int]) -> TrainItem | RtsegError:
+        epoch, index = key
+        faults: list[str] = []
+        for offset in range(MAX_REPLACEMENTS):
+            position = (index + offset) % len(self.dataset)
+            try:
+                sample = self.dataset[position]
+            except DataError as error:
+                faults.append(str(error))
+                continue
+            rng = counter_rng(AUGMENTATION, self.seed, epoch, index)
+            color = self.preprocess.padding_color
+            return TrainItem(self.augment(sample, rng, padding_color=color), tuple(faults))
+        return DataError(
+            f"{MAX_REPLACEMENTS} images in a row cannot be read, the last one: {faults[-1]}",
+            fix="run `rtseg data check`",
+        )
+
+
+@dataclass(frozen=True)
+class TrainCollate:
+    """Normalize augmented samples and stack them; `target` makes the labels of the task."""
+
+    preprocess: Preprocess
+    target: TargetFunction
+
+    def __call__(self, items: Sequence[TrainItem | RtsegError]) -> Batch | RtsegError:
+        """Return a batch with images (B, 3, H, W) and one target for all of them."""
+        try:
+            return self._stack(_readable(items))
+        except RtsegError as error:
+            return error
+
+    def _stack(self, items: Sequence[TrainItem]) -> Batch:
+        samples = [item.sample for item in items]
+        fitted = [self.preprocess.fit(sample.image, path=sample.path) for sample in samples]
+        sizes = {tuple(item.image.shape[-2:]) for item in fitted}
+        if len(sizes) > 1:
+            raise ConfigError(
+                f"images of one batch differ in size: {sorted(sizes)}",
+                where="data.augment.crop",
+                fix="set a crop size (or train.batch_size 1)",
+            )
+        images = torch.stack([item.image for item in fitted])
+        faults = tuple(fault for item in items for fault in item.faults)
+        return Batch(images, self.target(samples), tuple(item.meta for item in fitted), faults)
+
+
+EvalItem = tuple[Sample, torch.Tensor, ImageMeta]
+
+
+class EvalView(torch.utils.data.Dataset[EvalItem | RtsegError]):
+    """Samples with their network input, unaugmented, at native label size."""
+
+    def __init__(self, dataset: Dataset, preprocess: Preprocess, indices: Sequence[int]) -> None:
+        self.dataset, self.preprocess, self.indices = dataset, preprocess, indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, position: int) -> EvalItem | RtsegError:
+        try:
+            sample = self.dataset[self.indices[position]]
+        except RtsegError as error:
+            return error
+        image, meta = self.preprocess.fit(sample.image, path=sample.path)
+        return sample, image, meta
+
+
+@dataclass(frozen=True)
+class EvalCollate:
+    """Stack the inputs of equally large images; the target stays one per image, at native size."""
+
+    target: TargetFunction
+
+    def __call__(self, items: Sequence[EvalItem | RtsegError]) -> Batch | RtsegError:
+        """Return a batch with images (B, 3, H, W) and a tuple of B targets."""
+        try:
+            samples, images, metas = zip(*_readable(items), strict=True)
+            targets = tuple(self.target([sample]) for sample in samples)
+        except RtsegError as error:
+            return error
+        return Batch(torch.stack(images), targets, tuple(metas))
+
+
+def _readable(items: Sequence[T | RtsegError]) -> list[T]:
+    """Return the items, or raise the first error among them."""
+    for item in items:
+        if isinstance(item, RtsegError):
+            raise item
+    return [item for item in items if not isinstance(item, RtsegError)]
+
+
+def opened(batches: Iterable[Batch | RtsegError]) -> Iterator[Batch]:
+    """Yield batches; raise an error that a reading process has sent instead of one.
+
+    Errors travel as values because a loader would bury their one sentence in a traceback.
+    """
+    for batch in batches:
+        if isinstance(batch, RtsegError):
+            raise batch
+        yield batch
+
+
+def train_loader(
+    dataset: Dataset,
+    batches: TrainBatches,
+    *,
+    augment: Augment,
+    preprocess: Preprocess,
+    target: TargetFunction,
+    workers: int,
+) -> DataLoader[Batch | RtsegError]:
+    """Return the endless loader of training batches (close its iterator to end the workers)."""
+    return DataLoader(
+        TrainView(dataset, augment, preprocess, seed=batches.seed),  # type: ignore[arg-type]
+        batch_sampler=batches,
+        num_workers=workers,
+        collate_fn=TrainCollate(preprocess, target),
+        pin_memory=torch.cuda.is_available(),
+        # A loader draws a number on creation; it must not come from the run's random state.
+        generator=torch.Generator().manual_seed(0),
+        prefetch_factor=4 if workers else None,
+    )
+
+
+def eval_loader(
+    dataset: Dataset,
+    *,
+    preprocess: Preprocess,
+    target: TargetFunction,
+    batch_size: int = 1,
+    workers: int = 0,
+    rank: int = 0,
+    world: int = 1,
+) -> DataLoader[Batch | RtsegError]:
+    """Return the loader that yields every image once; ranks share them, none is padded or dropped.
+
+    Args:
+        dataset: Any data set.
+        preprocess: Size rule and normalization.
+        target: Makes the target of one sample.
+        batch_size: Images per batch; above 1 all images must have one size.
+        workers: Reading processes.
+        rank: Number of this process.
+        world: Number of processes.
+    """
+    indices = range(rank, len(dataset), world)
+    return DataLoader(
+        EvalView(dataset, preprocess, indices),  # type: ignore[arg-type]
+        batch_size=batch_size,
+        shuffle=False,
+        num_workers=workers,
+        collate_fn=EvalCollate(target),
+        generator=torch.Generator().manual_seed(0),
+    )

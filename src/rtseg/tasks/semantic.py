@@ -1,0 +1,144 @@
+"""Semantic segmentation: one class per pixel."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from rtseg.errors import ConfigError, DataError
+from rtseg.losses.cross_entropy import cross_entropy, ohem_cross_entropy
+from rtseg.ops.resize import resize_argmax, resize_logits
+from rtseg.structures import (
+    IGNORE_INDEX,
+    Batch,
+    ClassInfo,
+    ImageMeta,
+    Sample,
+    SemanticOutput,
+    SemanticResult,
+    SemanticTarget,
+)
+
+if TYPE_CHECKING:
+    from rtseg.metrics.confusion import SegmentationScores
+
+LOSSES: dict[str, Callable[..., Tensor]] = {"ce": cross_entropy, "ohem": ohem_cross_entropy}
+
+
+class SemanticTask:
+    """Assign a class to every pixel.
+
+    Args:
+        classes: Classes by id.
+        class_weights: Weight of each class in the loss, or None for equal ones.
+        loss: `ce`, cross-entropy over all valid pixels, or `ohem`, over the hard ones only (online
+            hard example mining).
+
+    Raises:
+        ConfigError: The weights do not fit the classes.
+    """
+
+    needs: tuple[str, ...] = ("semantic",)
+    output_type: type = SemanticOutput
+
+    def __init__(
+        self,
+        classes: Sequence[ClassInfo],
+        class_weights: Sequence[float] | None = None,
+        *,
+        loss: Literal["ce", "ohem"] = "ce",
+    ) -> None:
+        self.classes = tuple(classes)
+        self.loss = LOSSES[loss]
+        self.weight: Tensor | None = None
+        if class_weights is not None:
+            if len(class_weights) != len(self.classes):
+                raise ConfigError(
+                    f"{len(class_weights)} weights for {len(self.classes)} classes",
+                    where="task.class_weights",
+                    fix="give one number per class",
+                )
+            self.weight = torch.tensor(class_weights, dtype=torch.float32)
+
+    def target(self, samples: Sequence[Sample]) -> SemanticTarget:
+        """Stack `semantic` labels: (B, H, W) int64.
+
+        Raises:
+            DataError: A sample has no semantic labels, or a label that is no class.
+        """
+        maps = [torch.from_numpy(_semantic(sample, len(self.classes))) for sample in samples]
+        return SemanticTarget(torch.stack(maps).to(torch.int64))
+
+    def training_step(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """Return the loss of the logits, brought to label size."""
+        output: SemanticOutput = model(batch.images)
+        labels = batch.target.labels
+        logits = resize_logits(output.logits, labels.shape[-2:])
+        weight = None if self.weight is None else self.weight.to(logits.device)
+        return {"loss": self.loss(logits, labels, weight=weight)}
+
+    def new_metric(self) -> SegmentationScores:
+        """Return an empty confusion matrix with its scores."""
+        from rtseg.metrics.confusion import SegmentationScores
+
+        return SegmentationScores(len(self.classes), [item.name for item in self.classes])
+
+    def postprocess(
+        self, output: SemanticOutput, meta: Sequence[ImageMeta], *, confidence: bool = False
+    ) -> list[SemanticResult]:
+        """Resize the logits to the source size, cut off padding, take the best class of each pixel.
+
+        Args:
+            output: Logits (B, K, h, w).
+            meta: One entry per image.
+            confidence: Also return the softmax share of the chosen class.
+        """
+        make = functools.partial(
+            SemanticResult,
+            names=tuple(item.name for item in self.classes),
+            palette=tuple(item.color for item in self.classes),
+        )
+        results = []
+        for logits, item in zip(torch.split(output.logits, 1), meta, strict=True):
+            height, width = item.source_size
+            size = padded_source_size(item)
+            share = None
+            mask = resize_argmax(logits, size)[0, :height, :width]
+            if confidence:
+                full = resize_logits(logits.float(), size)[0, :, :height, :width]
+                share = full.softmax(0).amax(0).cpu().numpy().astype(np.float16)
+            dtype = np.uint8 if len(self.classes) <= 255 else np.uint16
+            array = np.ascontiguousarray(mask.cpu().numpy().astype(dtype, copy=False))
+            results.append(make(array, source=item.path, confidence=share))
+        return results
+
+
+def padded_source_size(meta: ImageMeta) -> tuple[int, int]:
+    """Return (H, W) of what the whole network input covers, padding included, in source pixels."""
+    (height, width), (h, w), (bottom, right) = meta.source_size, meta.input_size, meta.padding
+    return round(height * (h + bottom) / h), round(width * (w + right) / w)
+
+
+def _semantic(sample: Sample, num_classes: int) -> NDArray[Any]:
+    if "semantic" not in sample.labels:
+        has = ", ".join(sample.labels) or "none"
+        raise DataError(
+            f"has no semantic labels (it has: {has})",
+            where=sample.path,
+            fix="use a data set that offers them, or another task",
+        )
+    labels = sample.labels["semantic"]
+    wrong = labels[(labels >= num_classes) & (labels != IGNORE_INDEX)]
+    if wrong.size:
+        raise DataError(
+            f"label {int(wrong[0])} is none of the {num_classes} classes and not {IGNORE_INDEX}",
+            where=sample.path,
+            fix="map it in data.yaml (label_map) or correct the mask",
+        )
+    return labels

@@ -1,0 +1,246 @@
+"""Optimizers, their parameter groups, and learning-rate schedules."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from rtseg.errors import ConfigError
+
+Schedule = Callable[[int], float]
+"""Step of the run (0 = first) -> factor of the base learning rate."""
+
+
+def parameter_groups(
+    model: nn.Module,
+    *,
+    lr: float,
+    weight_decay: float,
+    decay_norms: bool,
+    backbone_multiplier: float,
+) -> list[dict[str, Any]]:
+    """Sort the trainable parameters into groups with their own learning rate and weight decay.
+
+    Args:
+        model: Any network; parameters under an attribute `backbone` form groups of their own.
+        lr: Base learning rate.
+        weight_decay: Of every parameter that decays.
+        decay_norms: Whether norms, biases and other one-dimensional parameters decay as well.
+        backbone_multiplier: Factor of `lr` for the backbone.
+    """
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            decays = decay_norms or parameter.squeeze().ndim > 1
+            in_backbone = "backbone" in name.split(".")
+            groups.setdefault((in_backbone, decays), []).append(parameter)
+    if not any(in_backbone for in_backbone, _ in groups) and backbone_multiplier != 1:
+        raise ConfigError(
+            "this model has no backbone",
+            where="optimizer.backbone_multiplier",
+            fix="leave it out (1.0)",
+        )
+    return [
+        {
+            "params": parameters,
+            "lr": lr * (backbone_multiplier if in_backbone else 1.0),
+            "weight_decay": weight_decay if decays else 0.0,
+        }
+        for (in_backbone, decays), parameters in sorted(groups.items(), key=lambda item: item[0])
+    ]
+
+
+def sgd(
+    model: nn.Module,
+    *,
+    lr: float,
+    momentum: float = 0.9,
+    weight_decay: float = 0.0,
+    nesterov: bool = False,
+    decay_norms: bool = True,
+    backbone_multiplier: float = 1.0,
+) -> Optimizer:
+    """Build stochastic gradient descent; weight decay is added to the gradient."""
+    groups = parameter_groups(
+        model,
+        lr=lr,
+        weight_decay=weight_decay,
+        decay_norms=decay_norms,
+        backbone_multiplier=backbone_multiplier,
+    )
+    return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov)
+
+
+def adam(
+    model: nn.Module,
+    *,
+    lr: float,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+    decay_norms: bool = True,
+    backbone_multiplier: float = 1.0,
+) -> Optimizer:
+    """Build Adam; weight decay is added to the gradient (L2), not decoupled."""
+    groups = parameter_groups(
+        model,
+        lr=lr,
+        weight_decay=weight_decay,
+        decay_norms=decay_norms,
+        backbone_multiplier=backbone_multiplier,
+    )
+    return torch.optim.Adam(groups, lr=lr, betas=betas, eps=eps)
+
+
+def adamw(
+    model: nn.Module,
+    *,
+    lr: float,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    weight_decay: float = 0.01,
+    decay_norms: bool = False,
+    backbone_multiplier: float = 1.0,
+) -> Optimizer:
+    """Build AdamW: weight decay is decoupled from the gradient and spares norms and biases."""
+    groups = parameter_groups(
+        model,
+        lr=lr,
+        weight_decay=weight_decay,
+        decay_norms=decay_norms,
+        backbone_multiplier=backbone_multiplier,
+    )
+    return torch.optim.AdamW(groups, lr=lr, betas=betas, eps=eps)
+
+
+OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {"sgd": sgd, "adam": adam, "adamw": adamw}
+BATCH_SCALING = {"sgd": 1.0, "adam": 0.5, "adamw": 0.5}
+"""Exponent of the batch-size ratio by which a learning rate follows a changed batch: linear for
+SGD, square root for Adam (decision: the usual rules for gradient noise of the two families)."""
+
+
+def apply_schedule(optimizer: Optimizer, factor: float) -> None:
+    """Set the learning rate of every group to its base value (`initial_lr`) times `factor`."""
+    for group in optimizer.param_groups:
+        group.setdefault("initial_lr", group["lr"])
+        group["lr"] = group["initial_lr"] * factor
+
+
+def _warm(step: int, warmup: int, start: float) -> float:
+    return start * (1 - step / warmup) + step / warmup
+
+
+def _warmup_length(total: int, warmup: int) -> int:
+    """Shorten the warm-up to a tenth of runs that are not twice as long (smoke runs)."""
+    return warmup if total > 2 * warmup else total // 10
+
+
+def poly(
+    total: int, *, power: float = 0.9, warmup_iterations: int = 0, warmup_start: float = 1 / 3
+) -> Schedule:
+    """Fall from 1 to 0 as (1 - t/T)^power after a linear warm-up from `warmup_start`.
+
+    Args:
+        total: Steps T of the whole run.
+        power: Exponent.
+        warmup_iterations: Length of the warm-up; T/10 if the run is not more than twice as long.
+        warmup_start: Factor at step 0.
+    """
+    warmup = _warmup_length(total, warmup_iterations)
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return _warm(step, warmup, warmup_start)
+        return max(0.0, 1 - (step - warmup) / (total - warmup)) ** power
+
+    return factor
+
+
+def cosine(
+    total: int,
+    *,
+    restarts: tuple[int, ...] = (),
+    final: float = 0.0,
+    warmup_iterations: int = 0,
+    warmup_start: float = 1 / 3,
+) -> Schedule:
+    """Fall from 1 to `final` along half a cosine, again from each restart, after a linear warm-up.
+
+    Args:
+        total: Steps of the whole run.
+        restarts: Steps, rising, at which the cosine starts anew from 1.
+        final: Factor at the end of each cosine.
+        warmup_iterations: Length of the warm-up; total/10 if the run is not more than twice as
+            long.
+        warmup_start: Factor at step 0.
+
+    Raises:
+        ConfigError: A restart lies outside the run or out of order.
+    """
+    warmup = _warmup_length(total, warmup_iterations)
+    edges = [warmup, *restarts, total]
+    if any(end <= start for start, end in itertools.pairwise(edges)):
+        raise ConfigError(
+            f"{list(restarts)} must rise from the warm-up ({warmup}) to the end ({total})",
+            where="schedule.restarts",
+            fix="give the steps at which the learning rate jumps back",
+        )
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return _warm(step, warmup, warmup_start)
+        later = [index for index, edge in enumerate(edges) if edge <= step and edge < total]
+        start, end = edges[later[-1]], edges[later[-1] + 1]
+        progress = min(1.0, (step - start) / (end - start))
+        return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * progress))
+
+    return factor
+
+
+def step(
+    total: int,
+    *,
+    milestones: tuple[int, ...],
+    gamma: float = 0.1,
+    warmup_iterations: int = 0,
+    warmup_start: float = 1 / 3,
+) -> Schedule:
+    """Multiply by `gamma` at each milestone, after a linear warm-up.
+
+    Args:
+        total: Steps of the whole run.
+        milestones: Steps at which the rate falls.
+        gamma: Factor of each fall.
+        warmup_iterations: Length of the warm-up; total/10 if the run is not more than twice as
+            long.
+        warmup_start: Factor at step 0.
+    """
+    warmup = _warmup_length(total, warmup_iterations)
+
+    def factor(now: int) -> float:
+        if now < warmup:
+            return _warm(now, warmup, warmup_start)
+        return gamma ** sum(now >= milestone for milestone in milestones)
+
+    return factor
+
+
+def constant(total: int, *, warmup_iterations: int = 0, warmup_start: float = 1 / 3) -> Schedule:
+    """Stay at 1 after a linear warm-up."""
+    return step(
+        total, milestones=(), warmup_iterations=warmup_iterations, warmup_start=warmup_start
+    )
+
+
+SCHEDULES: dict[str, Callable[..., Schedule]] = {
+    "poly": poly,
+    "cosine": cosine,
+    "step": step,
+    "constant": constant,
+}

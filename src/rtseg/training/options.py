@@ -1,0 +1,134 @@
+"""What a run is made of: the `train` section of a recipe, its data, the plan that holds both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from rtseg.checkpoint import ModelInfo
+from rtseg.data.dataset import Dataset
+from rtseg.data.transforms import Augment, Preprocess
+from rtseg.errors import ConfigError
+from rtseg.tasks import Task
+from rtseg.training.optim import Schedule
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """Section `train` of a recipe.
+
+    batch_size: Images per step, over all processes.
+    epochs, iterations: Length of the run; exactly one of them.
+    accumulate: Parts into which a step's batch is split to save memory.
+    seed: Of weights, order and augmentation.
+    precision: Of the network's arithmetic (weights stay float32); auto: bf16 where it is native.
+    compile: Whether torch.compile translates the step.
+    channels_last: Whether images and weights lie in memory with the channels innermost.
+    clip_norm: Largest norm of the gradient; None: any.
+    ema_decay: Of a moving average of the weights, which is then what is scored and saved.
+    val_every, save_every: In steps; None: once per epoch.
+    log_every: In steps.
+    early_stop: Validations without a better score after which the run ends; None: never.
+    monitor: Score that decides what is `best`.
+    device: auto, cpu, cuda or cuda:i.
+    devices, num_nodes: Processes per node, and nodes.
+    threads: Of the CPU; None: PyTorch's choice, or on resuming the number the run had.
+    """
+
+    batch_size: int
+    epochs: int | None = None
+    iterations: int | None = None
+    accumulate: int = 1
+    seed: int = 0
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "fp32"
+    compile: bool = False
+    channels_last: bool = False
+    clip_norm: float | None = None
+    ema_decay: float | None = None
+    val_every: int | None = None
+    save_every: int | None = 200
+    log_every: int = 10
+    early_stop: int | None = None
+    monitor: str = "miou"
+    device: str = "auto"
+    devices: int = 1
+    num_nodes: int = 1
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        if (self.epochs is None) == (self.iterations is None):
+            raise ConfigError(
+                "set exactly one of epochs and iterations",
+                where="train",
+                fix="for example train.epochs=10 train.iterations=null",
+            )
+        names = ("batch_size", "epochs", "iterations", "accumulate", "val_every", "save_every")
+        for name in (*names, "log_every", "early_stop", "devices", "num_nodes", "threads"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(
+                    f"{value} is too small", where=f"train.{name}", fix="set it to 1 or more"
+                )
+        if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
+            raise ConfigError(
+                f"{self.ema_decay} is outside [0, 1)", where="train.ema_decay", fix="try 0.999"
+            )
+
+    def steps(self, batches_per_epoch: int) -> int:
+        """Return the number of steps of the whole run."""
+        if self.iterations is not None:
+            return self.iterations
+        return (self.epochs or 0) * batches_per_epoch
+
+
+@dataclass(frozen=True)
+class TrainData:
+    """What a run reads.
+
+    train, val: The sets; without `val` nothing is scored and there is no `best`.
+    augment, preprocess: Transforms of training images, and of all images.
+    workers: Reading processes.
+    max_bad: Share of unreadable training images at which the run ends.
+    select: Whether `val` may choose the best checkpoint; never so on a test split.
+    """
+
+    train: Dataset
+    val: Dataset | None
+    augment: Augment
+    preprocess: Preprocess
+    workers: int = 0
+    max_bad: float = 0.001
+    select: bool = True
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that a recipe describes, built and checked; nothing has happened yet.
+
+    model: The network, on the CPU. task: Target, loss and metric. optimizer: From a module's
+    parameters. schedule: From the number of steps. info: What the checkpoints will say.
+    """
+
+    model: nn.Module
+    task: Task
+    data: TrainData
+    options: TrainOptions
+    optimizer: Callable[[nn.Module], Optimizer]
+    schedule: Callable[[int], Schedule]
+    info: ModelInfo
+
+
+def native_bf16(device: str) -> bool:
+    """Return whether a device (`cpu` or `cuda`) computes in bfloat16 itself.
+
+    Where it does not, bf16 is slower than fp32; a matrix product on a CPU without the instructions
+    takes hundreds of times as long.
+    """
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

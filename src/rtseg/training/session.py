@@ -1,0 +1,205 @@
+"""The state of a run: built at step 0, saved in `last`, restored from it bit for bit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from rtseg import checkpoint
+from rtseg.errors import CheckpointError, MissingError
+from rtseg.structures import Batch
+from rtseg.tasks import Task
+from rtseg.training.optim import Schedule, apply_schedule
+from rtseg.training.options import Plan, TrainOptions, native_bf16
+from rtseg.training.run_log import RunLog
+
+PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+
+
+class Step(nn.Module):
+    """The network and its loss in one module, so that both are compiled and distributed."""
+
+    def __init__(self, model: nn.Module, task: Task) -> None:
+        super().__init__()
+        self.model, self.task = model, task
+
+    def forward(self, images: Tensor, target: Any) -> dict[str, Tensor]:
+        """Return the loss terms of images (B, 3, H, W)."""
+        return self.task.training_step(self.model, Batch(images, target, ()))
+
+
+@dataclass
+class Session:
+    """A run while it goes on: the plan, its distributed and compiled step, and all that changes."""
+
+    plan: Plan
+    fabric: Any
+    module: Any
+    optimizer: Any
+    schedule: Schedule
+    folder: Path
+    log: RunLog
+    total: int
+    batches_per_epoch: int
+    ema: AveragedModel | None = None
+    step: int = 0
+    best: float | None = None
+    best_step: int = 0
+    waited: int = 0
+    scores: dict[str, float] = field(default_factory=dict)
+    bad_files: set[str] = field(default_factory=set)
+
+    @property
+    def scored(self) -> nn.Module:
+        """The network that is scored and saved: the average if there is one."""
+        return self.plan.model if self.ema is None else self.ema.module
+
+    @property
+    def epoch(self) -> float:
+        """Passes over the data so far."""
+        return round(self.step / self.batches_per_epoch, 3)
+
+
+def start(plan: Plan, folder: Path, log: RunLog) -> Session:
+    """Build the session at step 0: launch processes, place the network, prepare the optimizer."""
+    options = plan.options
+    fabric = _fabric(options)
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    torch.manual_seed(options.seed + 1000 * fabric.global_rank)
+    if options.channels_last:
+        plan.model.to(memory_format=torch.channels_last)
+    step: Any = Step(plan.model, plan.task)
+    optimizer = plan.optimizer(step)
+    apply_schedule(optimizer, 1.0)  # records the base rates, which a resumed run has to find
+    if options.compile:
+        step = torch.compile(step, dynamic=False)
+    module, optimizer = fabric.setup(step, optimizer)
+    batches = max(1, len(plan.data.train) // options.batch_size)
+    total = options.steps(batches)
+    ema = None
+    if options.ema_decay is not None:
+        ema = AveragedModel(plan.model, multi_avg_fn=_moving_average(options.ema_decay))
+    if not fabric.is_global_zero:
+        log = RunLog(None, display=lambda _: None)
+    schedule = plan.schedule(total)
+    return Session(plan, fabric, module, optimizer, schedule, folder, log, total, batches, ema=ema)
+
+
+def _fabric(options: TrainOptions) -> Any:
+    try:
+        from lightning.fabric import Fabric
+    except ImportError:
+        raise MissingError(
+            "training needs the package `lightning`", fix="pip install 'rtseg[train]'"
+        ) from None
+    kind, _, index = options.device.partition(":")
+    if kind == "auto":
+        kind = "cuda" if torch.cuda.is_available() else "cpu"
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise MissingError("no CUDA device was found", where="train.device", fix="use device=cpu")
+    precision = options.precision
+    if precision == "auto":
+        precision = "bf16" if native_bf16(kind) else "fp32"
+    fabric = Fabric(
+        accelerator=kind,
+        devices=[int(index)] if index else options.devices,
+        num_nodes=options.num_nodes,
+        precision=PRECISIONS[precision],  # type: ignore[arg-type]
+    )
+    fabric.launch()
+    return fabric
+
+
+def _moving_average(decay: float) -> Callable[[Any, Any, Any], None]:
+    """Return the update of the average.
+
+    decision: the decay of update n is at most (1 + n) / (10 + n), so that the random start does not
+    dominate a short run.
+    """
+
+    @torch.no_grad()
+    def update(averaged: Any, current: Any, count: Any) -> None:
+        rate = min(decay, (1 + int(count)) / (10 + int(count)))
+        torch._foreach_lerp_(averaged, current, 1 - rate)
+
+    return update
+
+
+def save(session: Session, name: str) -> None:
+    """Write the checkpoint `last` (with the training state) or `best` (without)."""
+    random = _random_states(session.fabric)
+    if not session.fabric.is_global_zero:
+        return
+    facts = {**session.plan.info.facts, "step": session.step, "scores": session.scores}
+    info = replace(session.plan.info, facts=facts)
+    state = _state(session, random) if name == "last" else None
+    checkpoint.save(session.folder / name, session.scored.state_dict(), info, state=state)
+
+
+def _random_states(fabric: Any) -> dict[str, Tensor]:
+    """Gather the random state of every process: (processes, bytes) uint8."""
+    states = {"cpu": torch.get_rng_state()}
+    if fabric.device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state()
+    gathered = {kind: fabric.all_gather(state.to(fabric.device)) for kind, state in states.items()}
+    return {kind: state.cpu().reshape(fabric.world_size, -1) for kind, state in gathered.items()}
+
+
+def _state(session: Session, random: dict[str, Tensor]) -> dict[str, Any]:
+    task = session.plan.task
+    return {
+        "step": session.step,
+        "model": session.plan.model.state_dict(),
+        "task": task.state_dict() if isinstance(task, nn.Module) else {},
+        "optimizer": session.optimizer.state_dict(),
+        "ema": None if session.ema is None else session.ema.state_dict(),
+        "scaler": session.fabric.strategy.precision.state_dict(),
+        "random": random,
+        "threads": torch.get_num_threads(),
+        "best": [session.best, session.best_step, session.waited],
+        "scores": session.scores,
+        "bad_files": sorted(session.bad_files),
+    }
+
+
+def restore(session: Session) -> None:
+    """Go back to the state of `last`; a run that stopped before its first save begins at step 0.
+
+    Raises:
+        CheckpointError: The state is damaged or belongs to another number of processes.
+    """
+    last = session.folder / "last"
+    if not last.exists() and not last.with_name(last.name + checkpoint.PREVIOUS).exists():
+        return
+    folder = checkpoint.locate(last)
+    state = checkpoint.read_state(folder)
+    fabric, task = session.fabric, session.plan.task
+    if len(state["random"]["cpu"]) != fabric.world_size:
+        raise CheckpointError(
+            f"was written by {len(state['random']['cpu'])} processes, not {fabric.world_size}",
+            where=str(folder),
+            fix="resume with the number of processes that the run began with",
+        )
+    session.plan.model.load_state_dict(state["model"])
+    if isinstance(task, nn.Module):
+        task.load_state_dict(state["task"])
+    session.optimizer.load_state_dict(state["optimizer"])
+    if session.ema is not None:
+        session.ema.load_state_dict(state["ema"])
+    fabric.strategy.precision.load_state_dict(state["scaler"])
+    if session.plan.options.threads is None:
+        torch.set_num_threads(state["threads"])
+    torch.set_rng_state(state["random"]["cpu"][fabric.global_rank])
+    if fabric.device.type == "cuda" and "cuda" in state["random"]:
+        torch.cuda.set_rng_state(state["random"]["cuda"][fabric.global_rank])
+    session.step = state["step"]
+    session.best, session.best_step, session.waited = state["best"]
+    session.scores = state["scores"]
+    session.bad_files = set(state["bad_files"])
