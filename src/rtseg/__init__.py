@@ -1,1 +1,56 @@
-"""Real-time image segmentation of street scenes."""
+"""Real-time image segmentation of street scenes.
+
+The names below are loaded when they are first used, so that `import rtseg` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rtseg.api import evaluate, train
+    from rtseg.checkpoint import create_model, list_models, load
+    from rtseg.errors import RtsegError
+    from rtseg.inference.predictor import Predictor
+    from rtseg.recipe import list_recipes
+    from rtseg.structures import SemanticResult
+
+__all__ = [
+    "Predictor",
+    "RtsegError",
+    "SemanticResult",
+    "create_model",
+    "evaluate",
+    "list_models",
+    "list_recipes",
+    "load",
+    "train",
+]
+
+_PLACES = {
+    "Predictor": "rtseg.inference.predictor",
+    "RtsegError": "rtseg.errors",
+    "SemanticResult": "rtseg.structures",
+    "create_model": "rtseg.checkpoint",
+    "evaluate": "rtseg.api",
+    "list_models": "rtseg.checkpoint",
+    "list_recipes": "rtseg.recipe",
+    "load": "rtseg.checkpoint",
+    "train": "rtseg.api",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return importlib.metadata.version("rtseg")
+    if name not in _PLACES:
+        raise AttributeError(f"module 'rtseg' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_PLACES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, "__version__"})

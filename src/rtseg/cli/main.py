@@ -220,7 +220,3 @@ def _report(error: BaseException, words: Sequence[str]) -> int:
     if "--json" in words:
         print_json({"error": failure._asdict()})
     return failure.exit_code
-
-
-if __name__ == "__main__":
-    sys.exit(main())
