@@ -10,6 +10,7 @@ from rtseg.data import DATASETS
 from rtseg.data.check import check_dataset
 from rtseg.data.cityscapes import Cityscapes
 from rtseg.data.dataset import DiskDataset
+from rtseg.data.spec import open_splits
 from rtseg.errors import ConfigError, DataError
 
 # Raw ids and the train ids that the label definition gives them, typed in by hand.
@@ -103,10 +104,17 @@ def test_check_is_clean_and_names_missing_and_stray_masks(root: Path) -> None:
 def test_wrong_root_split_and_masks_give_errors_that_say_what_to_do(root: Path) -> None:
     with pytest.raises(DataError, match=r"leftImg8bit.*holds no .*set root"):
         Cityscapes(root / "gtFine", split="train")
-    with pytest.raises(ConfigError, match="'test' is unknown"):
-        Cityscapes(root, split="test")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="'training' is unknown"):
+        Cityscapes(root, split="training")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="did you mean 'labelIds'"):
         Cityscapes(root, split="val", masks="labelids")  # type: ignore[arg-type]
+
+
+def test_hidden_test_split_is_refused_and_left_out_of_the_splits_on_disk(root: Path) -> None:
+    write_frame(root, "test", "berlin", 1)
+    with pytest.raises(DataError, match="cityscapes test: labels are not published"):
+        Cityscapes(root, split="test")
+    assert list(open_splits(f"cityscapes={root}")) == ["train", "val"]
 
 
 def test_real_frame_reads_alike_from_both_masks(cityscapes_sample: Path, tmp_path: Path) -> None:

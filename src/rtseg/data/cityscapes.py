@@ -22,7 +22,6 @@ from rtseg.structures import IGNORE_INDEX, ClassInfo, Sample
 _SCORED_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
 _NUM_IDS = 34  # ids 0..33 occur in files; the license plate (-1) is never painted
 _IMAGE_END = "_leftImg8bit"
-# Labels of the published test split are hidden (its masks are void), so it cannot be a split here.
 _SPLITS = {"train": ("train",), "val": ("val",), "trainval": ("train", "val")}
 
 
@@ -31,12 +30,13 @@ class Cityscapes:
 
     Args:
         root: Folder that holds `leftImg8bit` and `gtFine`.
-        split: Which frames, by city and name; `trainval` is train followed by val.
+        split: Which frames, by city and name; `trainval` is train followed by val. The labels of
+            `test` are hidden (its published masks are void), so it is refused.
         masks: Which mask files to read, by the end of their name.
 
     Raises:
         ConfigError: The split or the kind of mask is unknown.
-        DataError: There are no images.
+        DataError: There are no images, or the split is `test`.
     """
 
     classes: tuple[ClassInfo, ...] = CITYSCAPES_CLASSES
@@ -47,9 +47,15 @@ class Cityscapes:
         self,
         root: str | Path,
         *,
-        split: Literal["train", "val", "trainval"],
+        split: Literal["train", "val", "trainval", "test"],
         masks: Literal["labelIds", "labelTrainIds"] = "labelIds",
     ) -> None:
+        if split == "test":
+            raise DataError(
+                "labels are not published",
+                where="cityscapes test",
+                fix="score on val, or predict the images and submit the result",
+            )
         tables = _tables()
         for what, name, known in (("split", split, _SPLITS), ("masks", masks, tables)):
             if name not in known:
