@@ -24,7 +24,7 @@ def image_paths(source: str | Path) -> list[Path]:
     Args:
         source: An image; a folder (its images, not those of sub-folders, by name); a pattern such
             as `frames/**/*.png` (by name); or a `.txt` list with one path per line, relative to
-            the list, where empty lines and lines that start with `#` are left out.
+            the list, where empty lines, repeated ones and those that start with `#` are left out.
 
     Raises:
         DataError: Nothing there, no image among it, or a file of another kind.
@@ -79,7 +79,8 @@ def _listed(path: Path) -> list[Path]:
             f"cannot be read ({error})", where=str(path), fix="write one path per line, in UTF-8"
         ) from None
     names = [line.strip() for line in lines]
-    found = [path.parent / name for name in names if name and not name.startswith("#")]
+    chosen = [name for name in names if name and not name.startswith("#")]
+    found = [path.parent / name for name in dict.fromkeys(chosen)]
     if not found:
         raise DataError("lists no images", where=str(path), fix="write one path per line")
     return found
