@@ -1,17 +1,28 @@
-"""Score a network on a data set."""
+"""Score a network on a data set, and write what was found."""
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from rtseg import visualize
+from rtseg.checkpoint import Checkpoint
+from rtseg.config import call
+from rtseg.data.dataset import Dataset
+from rtseg.data.loader import eval_loader, opened
+from rtseg.data.transforms import Preprocess
+from rtseg.errors import DataError
 from rtseg.structures import Batch
-from rtseg.tasks import Task
+from rtseg.tasks import TASKS, Task
 
 Visitor = Callable[[Batch, list[Any]], None]
 
@@ -61,3 +72,69 @@ def evaluate(
     model.train(training)
     seconds = time.perf_counter() - started
     return Evaluation(metric.compute(), metric.per_class(), metric, images, seconds)
+
+
+def score(
+    checkpoint: Checkpoint,
+    dataset: Dataset,
+    *,
+    device: torch.device | str = "cpu",
+    workers: int = 0,
+    visit: Visitor | None = None,
+) -> Evaluation:
+    """Score a checkpoint, in float32, with the preprocessing that it was trained with.
+
+    Args:
+        checkpoint: Network, classes and preprocessing.
+        dataset: Any set with the same classes.
+        device: Where to compute.
+        workers: Reading processes.
+        visit: Called with each batch and its results.
+
+    Raises:
+        DataError: The classes differ from those of the checkpoint.
+    """
+    info = checkpoint.info
+    own, theirs = [[item.name for item in items] for items in (info.classes, dataset.classes)]
+    if own != theirs:
+        pairs = zip([*own, "nothing"], [*theirs, "nothing"], strict=False)
+        mine, other = next(pair for pair in pairs if pair[0] != pair[1])
+        raise DataError(
+            f"the checkpoint has {len(own)} classes and the data {len(theirs)}; "
+            f"they first differ at {mine!r} and {other!r}",
+            where=str(checkpoint.path),
+            fix="score it on data with the classes that it was trained with",
+        )
+    task = TASKS[info.task](info.classes)
+    preprocess = call(Preprocess, info.preprocess, section="preprocess")
+    loader = eval_loader(dataset, preprocess=preprocess, target=task.target, workers=workers)
+    model = checkpoint.model.to(device)
+    return evaluate(model, task, opened(loader), device=device, visit=visit)
+
+
+def write_evaluation(
+    result: Evaluation, folder: Path, *, protocol: Mapping[str, Any]
+) -> dict[str, Path]:
+    """Write `metrics.json`, `per_class.csv` and `confusion.png`; return their paths.
+
+    Args:
+        result: Scores and confusion matrix.
+        folder: Where they go.
+        protocol: How the scores came about: checkpoint, data, split, size and so on.
+    """
+    figures = {"images": result.images, "seconds": round(result.seconds, 3)}
+    document = {
+        "protocol": dict(protocol), "scores": result.scores, "per_class": result.per_class, **figures
+    }  # fmt: skip
+    text = json.dumps(document, indent=2) + "\n"
+    rows = io.StringIO()
+    writer = csv.DictWriter(rows, fieldnames=list(result.per_class[0]))
+    writer.writeheader()
+    writer.writerows(result.per_class)
+    names = [row["name"] for row in result.per_class]
+    picture = visualize.confusion_picture(result.metric.matrix(), names)
+    return {
+        "metrics": visualize.write_text(folder / "metrics.json", text),
+        "per_class": visualize.write_text(folder / "per_class.csv", rows.getvalue()),
+        "confusion": visualize.write_image(folder / "confusion.png", picture),
+    }

@@ -42,6 +42,7 @@ SECTIONS = ("model", "data", "task", "train", "optimizer", "schedule")
 DATA_KEYS = ("train", "val", "augment", "preprocess", "max_bad", "workers")
 WEIGHTING_KEYS = ("class_weights", "inverse_log_offset")
 CONFIG_FILE = "config.yaml"
+Display = Callable[[Event], None]
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def list_recipes() -> list[str]:
     for path in root.rglob("ablations.yaml"):
         rows = OmegaConf.to_container(OmegaConf.load(path))
         assert isinstance(rows, dict)
-        names += [f"{row['recipe']}@{name}" for name, row in rows.items()]
+        names += [f"{row['recipe']}@{name!s}" for name, row in rows.items()]
     return sorted(names)
 
 
@@ -317,28 +318,42 @@ def train(
     *,
     model: nn.Module | None = None,
     resume: bool = False,
-    display: Callable[[Event], None] = lambda _: None,
+    display: Display = lambda _: None,
 ) -> dict[str, float]:
-    """Train a recipe into a run folder.
+    """Build a recipe and train it; see `build` and `run`."""
+    return run(build(recipe, model=model), recipe, folder, resume=resume, display=display)
+
+
+def run(
+    plan: Plan,
+    recipe: Recipe,
+    folder: Path,
+    *,
+    resume: bool = False,
+    display: Display = lambda _: None,
+) -> dict[str, float]:
+    """Train a plan into a run folder.
 
     Args:
-        recipe: Resolved recipe.
+        plan: What `build` made of the recipe.
+        recipe: Written into the folder, so that the run can be resumed and repeated.
         folder: Run folder; must not hold a run unless `resume`.
-        model: A network of the user's own.
         resume: Go on where the run in the folder stopped.
         display: Called with every event of the log.
 
     Returns:
         The last validation scores.
+
+    Raises:
+        DataError: The folder holds a run already.
     """
-    if not resume and (folder / CONFIG_FILE).exists():
-        raise DataError(
-            "holds a run already",
-            where=str(folder),
-            fix="go on with --resume, replace it with --overwrite, or choose another --output",
-        )
-    plan = build(recipe, model=model)
     if not resume:
+        if (folder / CONFIG_FILE).exists():
+            raise DataError(
+                "holds a run already",
+                where=str(folder),
+                fix="go on with --resume, replace it with --overwrite, or choose another --output",
+            )
         visualize.write_text(folder / "env.json", json.dumps(environment(), indent=2) + "\n")
         visualize.write_text(folder / CONFIG_FILE, recipe.to_yaml())
     for note in recipe.notes:

@@ -78,6 +78,12 @@ class RecordCache:
         temporary.replace(self._file)
 
 
+def cache_folder() -> Path:
+    """Return where checks are remembered: `$XDG_CACHE_HOME/rtseg/check`, or below `~/.cache`."""
+    root = os.environ.get("XDG_CACHE_HOME")
+    return (Path(root) if root else Path.home() / ".cache") / "rtseg" / "check"
+
+
 def file_state(files: Sequence[Path]) -> str:
     """Return path, size and time of change of files as one text."""
     parts = []

@@ -49,11 +49,11 @@ def fit(plan: Plan, folder: Path, log: RunLog, *, resume: bool = False) -> dict[
     if resume:
         restore(session)
     session.log.open(step=session.step)
-    with contextlib.closing(_batches(session)) as batches, StopSignals() as signals:
+    with contextlib.closing(batches(session)) as source, StopSignals() as signals:
         meter = Meter(session)
         while session.step < session.total:
             began = time.perf_counter()
-            parts = [next(batches) for _ in range(plan.options.accumulate)]
+            parts = [next(source) for _ in range(plan.options.accumulate)]
             waited = time.perf_counter() - began
             terms = train_step(session, parts)
             meter.add(terms, waited=waited, seconds=time.perf_counter() - began)
@@ -103,7 +103,7 @@ def train_step(session: Session, parts: Sequence[Batch]) -> dict[str, float]:
     return totals
 
 
-def _batches(session: Session) -> Generator[Batch, None, None]:
+def batches(session: Session) -> Generator[Batch, None, None]:
     """Yield the batches of the rest of the run; closing it ends the reading processes."""
     fabric, options, data = session.fabric, session.plan.options, session.plan.data
     order = TrainBatches(

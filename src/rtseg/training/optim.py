@@ -157,7 +157,8 @@ def poly(
     def factor(step: int) -> float:
         if step < warmup:
             return _warm(step, warmup, warmup_start)
-        return max(0.0, 1 - (step - warmup) / (total - warmup)) ** power
+        rest = max(0.0, 1 - (step - warmup) / (total - warmup))
+        return float(rest**power)
 
     return factor
 

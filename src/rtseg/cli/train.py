@@ -1,0 +1,151 @@
+"""`rtseg train`: train a recipe into a run folder, or go on with a run."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from rtseg.cli.common import Shared
+from rtseg.cli.run_display import run_display
+from rtseg.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from rtseg.recipe import Recipe
+    from rtseg.training.options import Plan
+
+RUN_FILES = ("config.yaml", "env.json", "log.jsonl", "metrics.csv")
+RUN_FOLDERS = ("last", "best", "plots", "tensorboard", "last.previous", "best.previous")
+
+
+def train(
+    recipe: Annotated[
+        str | None, typer.Argument(help="Recipe name (lsa_binet/camvid) or YAML file.")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Changes to it, such as train.epochs=2.")
+    ] = None,
+    *,
+    output: Annotated[
+        Path | None, typer.Option(help="Run folder; runs/<recipe> if not given.")
+    ] = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="Go on with the run in this folder, exactly.")
+    ] = None,
+    check: Annotated[
+        bool, typer.Option(help="Check every image and mask before the first step.")
+    ] = True,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Build and check everything, train nothing.")
+    ] = False,
+    shared: Shared,
+) -> None:
+    """Train a recipe.
+
+    Ctrl-C saves the state; `rtseg train --resume RUN` goes on as if nothing had happened.
+    """
+    from rtseg import recipe as recipes
+
+    if resume is not None:
+        if recipe is not None or overrides:
+            raise ConfigError(
+                "--resume goes on with the run as it is and takes no recipe or overrides",
+                fix=f"use `rtseg train --resume {resume}` alone, or start a new run",
+            )
+        chosen, folder = recipes.resume_recipe(resume), resume
+    else:
+        chosen, folder = _new_run(recipe, overrides or [], output, shared)
+    plan = recipes.build(chosen)
+    if check:
+        _check_data(plan, shared)
+    summary = _summarize(plan, folder)
+    shared.log(summary["text"])
+    if dry_run:
+        shared.finish({**summary, "trained": False}, "all sections fit; nothing was trained")
+        return
+    if resume is None and shared.overwrite:
+        _remove_run(folder)
+    with run_display(shared) as display:
+        scores = recipes.run(plan, chosen, folder, resume=resume is not None, display=display)
+    lines = [f"{name:24s} {value:.4f}" for name, value in scores.items()]
+    document = {"run": folder, "scores": scores, "steps": summary["steps"]}
+    shared.finish(document, *lines, f"run folder: {folder}")
+
+
+def _new_run(
+    recipe: str | None, overrides: list[str], output: Path | None, shared: Shared
+) -> tuple[Recipe, Path]:
+    """Read the recipe with the shared options as overrides, and choose its folder."""
+    from rtseg.recipe import read_recipe
+
+    if recipe is None:
+        raise ConfigError(
+            "no recipe was given",
+            fix="name one, such as `rtseg train lsa_binet/synthetic` (see docs/recipes.md)",
+        )
+    changes = list(overrides)
+    if shared.seed is not None:
+        changes.append(f"train.seed={shared.seed}")
+    if shared.device != "auto":
+        changes.append(f"train.device={shared.device}")
+    stem = Path(recipe).with_suffix("") if recipe.endswith((".yaml", ".yml")) else Path(recipe)
+    name = "-".join(stem.parts[-2:]).replace("@", "-")
+    return read_recipe(recipe, changes), output or Path("runs") / name
+
+
+def _remove_run(folder: Path) -> None:
+    """Remove what an earlier run left in a folder, and nothing else."""
+    for name in RUN_FILES:
+        (folder / name).unlink(missing_ok=True)
+    for name in RUN_FOLDERS:
+        shutil.rmtree(folder / name, ignore_errors=True)
+
+
+def _check_data(plan: Plan, shared: Shared) -> None:
+    """Check the files of the training and validation sets; faultless files are remembered."""
+    from rtseg.data.check import check_dataset
+    from rtseg.data.check_cache import cache_folder
+    from rtseg.data.dataset import DiskDataset
+
+    named = {"train": plan.data.train, "val": plan.data.val}
+    sets = {name: item for name, item in named.items() if isinstance(item, DiskDataset)}
+    if not sets:
+        return
+    with shared.progress("checking data") as progress:
+        report = check_dataset(sets, cache=cache_folder(), progress=progress)
+    for warning in report.warnings:
+        shared.log(f"warning: {warning.message}")
+    if report.faults:
+        first = report.faults[0]
+        raise DataError(
+            f"{len(report.faults)} faults in the data, the first: {first.message}",
+            where=first.file,
+            fix="see `rtseg data check`, correct them, or train as it is with --no-check",
+        )
+
+
+def _summarize(plan: Plan, folder: Path) -> dict[str, Any]:
+    options, data = plan.options, plan.data
+    if options.batch_size > len(data.train):
+        raise ConfigError(
+            f"{options.batch_size} is larger than the training set ({len(data.train)} images)",
+            where="train.batch_size",
+            fix=f"set train.batch_size to at most {len(data.train)}",
+        )
+    steps = options.steps(len(data.train) // options.batch_size)
+    parameters = sum(item.numel() for item in plan.model.parameters())
+    validation = "no validation set" if data.val is None else f"{len(data.val)} validation images"
+    return {
+        "run": folder,
+        "model": plan.info.name,
+        "parameters": parameters,
+        "train_images": len(data.train),
+        "steps": steps,
+        "text": (
+            f"{plan.info.name}: {parameters:,} parameters, {len(plan.info.classes)} classes; "
+            f"{len(data.train)} training images, {validation}; {steps} steps of "
+            f"{options.batch_size} images -> {folder}"
+        ),
+    }
