@@ -14,7 +14,7 @@ from rtseg.data.synthetic import Synthetic
 from rtseg.visualize import overlay
 
 FOLDER = Path(__file__).parents[1] / "docs" / "images"
-SCENES = (0, 3, 7)
+SCENES = (8, 3, 7)
 SIZE = (160, 320)
 COLORS = 160
 """A palette instead of true color keeps the file small."""
