@@ -14,10 +14,8 @@ from torch import nn
 from rtseg import checkpoint, evaluation, recipe
 from rtseg.checkpoint import Checkpoint
 from rtseg.data.dataset import Dataset
-from rtseg.data.loader import eval_loader, opened
 from rtseg.data.spec import open_data
-from rtseg.errors import ConfigError
-from rtseg.inference.predictor import choose_device, task_and_preprocess
+from rtseg.inference.predictor import choose_device
 from rtseg.training.run_log import Event
 
 
@@ -78,39 +76,9 @@ def evaluate(
 
     Raises:
         CheckpointError: The checkpoint cannot be read.
-        ConfigError: Its classes are not those of the data set.
-        DataError: The data are missing or broken.
+        DataError: The data are missing or broken, or have other classes.
     """
     place = choose_device(device)
     loaded = model if isinstance(model, Checkpoint) else checkpoint.load(model)
-    task, preprocess = task_and_preprocess(loaded)
     dataset = open_data(str(data), split) if isinstance(data, str | Path) else data
-    _require_same_classes(loaded, dataset)
-    lacking = [kind for kind in task.needs if kind not in dataset.kinds]
-    if lacking:
-        raise ConfigError(
-            f"the data set offers {', '.join(dataset.kinds)}, the task needs {lacking[0]!r}",
-            fix="choose another data set",
-        )
-    loader = eval_loader(dataset, preprocess=preprocess, target=task.target, workers=workers)
-    network = loaded.model.to(place)
-    return evaluation.evaluate(network, task, opened(loader), device=place, visit=visit)
-
-
-def _require_same_classes(loaded: Checkpoint, dataset: Dataset) -> None:
-    own = [item.name for item in loaded.info.classes]
-    theirs = [item.name for item in dataset.classes]
-    if own == theirs:
-        return
-    pairs = zip(own, theirs, strict=False)
-    first = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(own), len(theirs)))
-    raise ConfigError(
-        f"the checkpoint has {len(own)} classes and the data set {len(theirs)}; class {first} is "
-        f"{_name(own, first)} there and {_name(theirs, first)} here",
-        where=str(loaded.path),
-        fix="score it on a data set with its own classes, in its order",
-    )
-
-
-def _name(names: Sequence[str], index: int) -> str:
-    return repr(names[index]) if index < len(names) else "missing"
+    return evaluation.score(loaded, dataset, device=place, workers=workers, visit=visit)

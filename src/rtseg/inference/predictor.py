@@ -297,7 +297,7 @@ def _from_array(image: NDArray[Any]) -> NDArray[Any]:
         )
     rgb = np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image[..., :3]
     if rgb.dtype == np.uint8:
-        return np.ascontiguousarray(rgb)
+        return np.array(rgb, order="C")  # the caller's own array may change later
     if not np.issubdtype(rgb.dtype, np.floating):
         raise ConfigError(
             f"image has the type {rgb.dtype}", fix="use uint8 in 0..255 or float in 0..1"
