@@ -4,7 +4,7 @@
     config.json         architecture, classes, preprocessing, recipe, versions, scores
     README.md           model card, generated from the same facts
     train_state.pt      only while training: optimizer, position, random state (loads with
-    weights_only=True)
+                        weights_only=True)
 
 A folder appears as a whole or not at all: it is written under a temporary name, flushed, and
 renamed.
@@ -135,14 +135,14 @@ def save(
         folder.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
-        tensors = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
+        tensors = {name: _apart(value) for name, value in weights.items()}
         save_file(tensors, partial / WEIGHTS, metadata={"format": "pt"})
         (partial / CONFIG).write_text(info.to_json(), encoding="utf-8")
         (partial / CARD).write_text(model_card(info, tensors), encoding="utf-8")
         if state is not None:
             torch.save(dict(state), partial / STATE)
-        for file in partial.iterdir():
-            _flush(file)
+        for path in (*partial.iterdir(), partial):
+            _flush(path)
         _replace(partial, folder)
     except (OSError, SafetensorError, RuntimeError) as error:
         shutil.rmtree(partial, ignore_errors=True)
@@ -153,8 +153,16 @@ def save(
         ) from error
 
 
+def _apart(value: Tensor) -> Tensor:
+    """Copy a tensor to memory of its own; safetensors refuses weights that share theirs."""
+    return value.detach().cpu().clone(memory_format=torch.contiguous_format)
+
+
 def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
+    """Have a file or folder written to the disk itself; Windows knows no such call for folders."""
+    if os.name == "nt" and path.is_dir():
+        return
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         os.fsync(handle)
     finally:
@@ -163,13 +171,18 @@ def _flush(path: Path) -> None:
 
 def _replace(partial: Path, folder: Path) -> None:
     """Put `partial` in the place of `folder`; until that is done, `.previous` holds the old one."""
-    previous = folder.with_name(folder.name + PREVIOUS)
+    previous = previous_of(folder)
     if folder.exists():
         shutil.rmtree(previous, ignore_errors=True)
         folder.rename(previous)
     partial.rename(folder)
     _flush(folder.parent)
     shutil.rmtree(previous, ignore_errors=True)
+
+
+def previous_of(folder: Path) -> Path:
+    """Return where the checkpoint that `folder` replaces stands while it is replaced."""
+    return folder.parent / f"{folder.name}{PREVIOUS}"
 
 
 def locate(path: str | Path) -> Path:
@@ -181,7 +194,7 @@ def locate(path: str | Path) -> Path:
     folder = Path(path)
     candidates = [folder, folder / "best", folder / "last"]
     for candidate in candidates:
-        for place in (candidate, candidate.with_name(candidate.name + PREVIOUS)):
+        for place in (candidate, previous_of(candidate)):
             if (place / CONFIG).is_file():
                 return place
     reason = "is no checkpoint folder" if folder.exists() else "does not exist"
@@ -211,9 +224,7 @@ def read_info(folder: Path) -> ModelInfo:
             for item in raw.pop("classes")
         )
         return ModelInfo(classes=classes, **raw)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        if isinstance(error, CheckpointError):
-            raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(
             f"cannot be read ({error})", where=str(path), fix="copy the checkpoint again"
         ) from None
@@ -241,7 +252,11 @@ def load(path: str | Path, *, model: nn.Module | None = None) -> Checkpoint:
         try:
             model = create_model(info.name, len(info.classes), **info.options)
         except (ValueError, TypeError) as error:
-            raise CheckpointError(str(error), where=str(folder / CONFIG)) from None
+            raise CheckpointError(
+                str(error),
+                where=str(folder / CONFIG),
+                fix="use the version of rtseg that wrote it (facts.versions in this file)",
+            ) from None
     fill(model, read_weights(folder), where=folder / WEIGHTS)
     return Checkpoint(model.eval(), info, folder)
 

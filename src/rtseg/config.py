@@ -34,14 +34,18 @@ def pick(
         The callable and the options without `name`.
 
     Raises:
-        ConfigError: `name` is missing or not in the table.
+        ConfigError: `options` is no mapping, or its `name` is missing or not in the table.
     """
+    if not isinstance(options, Mapping):
+        raise ConfigError(
+            f"{options!r} is no mapping", where=section, fix="write {name: ..., other keys}"
+        )
     rest = dict(options)
     name = rest.pop("name", None)
     if name is None:
         known = ", ".join(sorted(table))
         raise ConfigError("is missing", where=f"{section}.name", fix=f"choose one of: {known}")
-    if name not in table:
+    if not isinstance(name, str) or name not in table:
         close = ", ".join(nearest(str(name), table))
         raise ConfigError(
             f"{name!r} is unknown", where=f"{section}.name", fix=f"did you mean one of: {close}?"
@@ -53,6 +57,9 @@ def check(
     target: Callable[..., Any], options: Mapping[str, Any], *, section: str, given: int = 0
 ) -> dict[str, Any]:
     """Compare options with the signature of `target` and convert their values to its annotations.
+
+    decision: true and false are no numbers, although Python counts them as 1 and 0: a mistyped
+    `batch_size: true` would otherwise train with batches of one image.
 
     Args:
         target: Class, function or `functools.partial`.
@@ -72,11 +79,17 @@ def check(
         __config__=ConfigDict(extra="forbid", arbitrary_types_allowed=True),
         **typing.cast(Any, fields),
     )
+    problems = [
+        f"{section}.{key} = {value!r} does not fit: true and false are not allowed here"
+        for key, value in options.items()
+        if _holds_bool(value) and _alias(key) in fields and not _admits_bool(fields[_alias(key)][0])
+    ]
     try:
         parsed = schema.model_validate(dict(options))
     except ValidationError as error:
-        problems = [_explain(item, section, fields) for item in error.errors()]
-        raise ConfigError("; ".join(problems), where="config") from None
+        problems += _explain(error, section, fields)
+    if problems:
+        raise ConfigError("; ".join(problems), where="config")
     return {key: getattr(parsed, _alias(key)) for key in options}
 
 
@@ -107,14 +120,36 @@ def _fields(target: Callable[..., Any], given: int) -> dict[str, tuple[Any, Any]
     return fields
 
 
-def _explain(item: Any, section: str, fields: Mapping[str, Any]) -> str:
-    path = ".".join(str(part) for part in item["loc"] if not str(part).startswith("function-"))
-    if item["type"] == "extra_forbidden":
-        key = str(item["loc"][0])
-        known = [name.removeprefix("field_") for name in fields]
-        hint = f"Did you mean {nearest(key, known, count=1)[0]!r}?" if known else "It takes none."
-        return f"{section}.{path} is unknown. {hint}"
-    if item["type"] == "missing":
-        return f"{section}.{path} is missing. Add it"
-    message = item["msg"][0].lower() + item["msg"][1:]
-    return f"{section}.{path} = {item['input']!r} does not fit: {message}"
+def _holds_bool(value: Any) -> bool:
+    if isinstance(value, (list, tuple)):
+        return any(_holds_bool(item) for item in value)
+    return isinstance(value, bool)
+
+
+def _admits_bool(hint: Any) -> bool:
+    """Return whether an annotation, or a part of it, allows true and false."""
+    if hint in (Any, object, bool) or isinstance(hint, bool):
+        return True
+    return any(_admits_bool(part) for part in typing.get_args(hint))
+
+
+def _explain(error: ValidationError, section: str, fields: Mapping[str, Any]) -> list[str]:
+    """Return one sentence per faulty place; the members of a union share theirs."""
+    wrong: dict[str, list[str]] = {}
+    problems = []
+    for item in error.errors():
+        key, *rest = item["loc"]
+        # pydantic also lists the member of a union that it tried; only positions are kept
+        path = ".".join([section, str(key), *(str(part) for part in rest if isinstance(part, int))])
+        if item["type"] == "extra_forbidden":
+            known = [name.removeprefix("field_") for name in fields]
+            close = nearest(str(key), known, count=1)
+            hint = f"Did you mean {close[0]!r}?" if close else "Remove it"
+            problems.append(f"{path} is unknown. {hint}")
+        elif item["type"] == "missing":
+            problems.append(f"{path} is missing. Add it")
+        else:
+            message = item["msg"][0].lower() + item["msg"][1:]
+            wrong.setdefault(f"{path} = {item['input']!r}", []).append(message)
+    fitting = [f"{place} does not fit: {', or '.join(says)}" for place, says in wrong.items()]
+    return problems + fitting

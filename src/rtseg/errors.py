@@ -20,7 +20,8 @@ class RtsegError(Exception):
         super().__init__(f"{place}{what}{advice}")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return functools.partial(type(self), where=self.where, fix=self.fix), (self.what,)
+        remake = functools.partial(type(self), where=self.where, fix=self.fix)
+        return remake, (self.what,), self.__dict__  # the state of subclasses travels along
 
 
 class ConfigError(RtsegError, ValueError):

@@ -8,7 +8,7 @@ the batches that it would have seen.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -118,6 +118,8 @@ class TrainView(torch.utils.data.Dataset[TrainItem | RtsegError]):
             except DataError as error:
                 faults.append(str(error))
                 continue
+            except RtsegError as error:
+                return error
             rng = counter_rng(AUGMENTATION, self.seed, epoch, index)
             color = self.preprocess.padding_color
             return TrainItem(self.augment(sample, rng, padding_color=color), tuple(faults))
@@ -129,7 +131,10 @@ class TrainView(torch.utils.data.Dataset[TrainItem | RtsegError]):
 
 @dataclass(frozen=True)
 class TrainCollate:
-    """Normalize augmented samples and stack them; `target` makes the labels of the task."""
+    """Fit augmented samples and their labels to the network and stack them.
+
+    preprocess: Size rule, normalization and padding. target: Makes the labels of the task.
+    """
 
     preprocess: Preprocess
     target: TargetFunction
@@ -142,18 +147,15 @@ class TrainCollate:
             return error
 
     def _stack(self, items: Sequence[TrainItem]) -> Batch:
-        samples = [item.sample for item in items]
-        fitted = [self.preprocess.fit(sample.image, path=sample.path) for sample in samples]
-        sizes = {tuple(item.image.shape[-2:]) for item in fitted}
-        if len(sizes) > 1:
-            raise ConfigError(
-                f"images of one batch differ in size: {sorted(sizes)}",
-                where="data.augment.crop",
-                fix="set a crop size (or train.batch_size 1)",
-            )
-        images = torch.stack([item.image for item in fitted])
+        fitted = [self.preprocess.fit(item.sample.image, path=item.sample.path) for item in items]
+        metas = tuple(item.meta for item in fitted)
+        images = _stacked([item.image for item in fitted], fix="set data.augment.crop")
+        samples = [
+            replace(item.sample, labels=self.preprocess.fit_labels(item.sample.labels, meta))
+            for item, meta in zip(items, metas, strict=True)
+        ]
         faults = tuple(fault for item in items for fault in item.faults)
-        return Batch(images, self.target(samples), tuple(item.meta for item in fitted), faults)
+        return Batch(images, self.target(samples), metas, faults)
 
 
 EvalItem = tuple[Sample, torch.Tensor, ImageMeta]
@@ -188,9 +190,22 @@ class EvalCollate:
         try:
             samples, images, metas = zip(*_readable(items), strict=True)
             targets = tuple(self.target([sample]) for sample in samples)
+            stacked = _stacked(images, fix="score them one by one")
         except RtsegError as error:
             return error
-        return Batch(torch.stack(images), targets, tuple(metas))
+        return Batch(stacked, targets, tuple(metas))
+
+
+def _stacked(images: Sequence[torch.Tensor], *, fix: str) -> torch.Tensor:
+    """Return images (3, H, W) as (B, 3, H, W); `fix` says what helps when their sizes differ."""
+    sizes = {tuple(image.shape[-2:]) for image in images}
+    if len(sizes) > 1:
+        raise ConfigError(
+            f"images of one batch differ in size: {sorted(sizes)}",
+            where="train.batch_size",
+            fix=f"{fix} (or set a batch size of 1)",
+        )
+    return torch.stack(list(images))
 
 
 def _readable(items: Sequence[T | RtsegError]) -> list[T]:
@@ -250,7 +265,7 @@ def eval_loader(
         dataset: Any data set.
         preprocess: Size rule and normalization.
         target: Makes the target of one sample.
-        batch_size: Images per batch; above 1 all images must have one size.
+        batch_size: Images per batch; above 1 all images must have one size after preprocessing.
         workers: Reading processes.
         rank: Number of this process.
         world: Number of processes.

@@ -49,9 +49,9 @@ class Preprocess:
     size: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
-        if self.stride < 1 or min(self.std) <= 0:
+        if min(self.stride, *self.std, *(self.size or ())) <= 0:
             raise ConfigError(
-                f"stride {self.stride} and std {self.std} must be positive",
+                f"stride {self.stride}, std {self.std} and size {self.size} must be positive",
                 where="data.preprocess",
                 fix="use stride 1 for no padding and std 1 for no scaling",
             )
@@ -63,8 +63,7 @@ class Preprocess:
 
     def normalize(self, image: Tensor) -> Tensor:
         """Return (image - mean) / std as float32; image (..., 3, H, W) in 0-255."""
-        mean = torch.tensor(self.mean, device=image.device).view(3, 1, 1)
-        std = torch.tensor(self.std, device=image.device).view(3, 1, 1)
+        mean, std = _column(self.mean).to(image.device), _column(self.std).to(image.device)
         return (image.to(torch.float32) - mean) / std
 
     def fit(self, image: NDArray[Any], *, path: str = "") -> Fitted:
@@ -82,11 +81,31 @@ class Preprocess:
         bottom, right = -h % self.stride, -w % self.stride
         tensor = self.normalize(tensor)
         if bottom or right:
-            color = self.normalize(torch.tensor(self.padding_color).view(3, 1, 1))
+            color = self.normalize(_column(self.padding_color))
             padded = color.expand(3, h + bottom, w + right).clone()
             padded[:, :h, :w] = tensor
             tensor = padded
         return Fitted(tensor, ImageMeta(path, (height, width), (h, w), (bottom, right)))
+
+    def fit_labels(
+        self, labels: Mapping[str, NDArray[Any]], meta: ImageMeta
+    ) -> dict[str, NDArray[Any]]:
+        """Bring the labels (H, W) of a training image to the size that `fit` gave the image.
+
+        Args:
+            labels: Maps by kind, all of the size of the image.
+            meta: What `fit` returned for the image.
+
+        Returns:
+            Maps of the size of the network's input: nearest neighbour, void where it is padded.
+        """
+        fitted = {}
+        for kind, label in labels.items():
+            full = torch.from_numpy(np.array(label))
+            if meta.input_size != meta.source_size:
+                full = _resize_label(full, list(meta.input_size))
+            fitted[kind] = _pad_label(full, kind, meta.padding).numpy()
+        return fitted
 
 
 @dataclass(frozen=True)
@@ -117,6 +136,24 @@ class Augment:
                 where="data.augment",
                 fix="give a list of factors or two bounds, not both",
             )
+        if min(self.crop or (1,)) < 1 or min(self.scales or self.scale_range or (1,)) <= 0:
+            raise ConfigError(
+                "crop and scale factors must be positive",
+                where="data.augment",
+                fix="leave out what is not wanted",
+            )
+        if self.scale_range is not None and self.scale_range[0] > self.scale_range[1]:
+            raise ConfigError(
+                f"{list(self.scale_range)} falls",
+                where="data.augment.scale_range",
+                fix="give the lower bound first",
+            )
+        if min(self.brightness, self.contrast, self.saturation) < 0:
+            raise ConfigError(
+                "brightness, contrast and saturation must not be negative",
+                where="data.augment",
+                fix="0.2 changes by up to 20 %",
+            )
         if not 0 <= self.flip <= 1 or not 0 <= self.hue <= 0.5:
             raise ConfigError(
                 f"flip {self.flip} must lie in 0..1 and hue {self.hue} in 0..0.5",
@@ -135,11 +172,11 @@ class Augment:
 
         Args:
             sample: Image uint8 (H, W, 3) and labels (H, W).
-            rng: Source of every random number; as many are drawn for each sample whatever the
-                switches are.
+            rng: Source of every random number; 8 are drawn for each sample whatever the switches
+                are.
             padding_color: RGB in 0-255 for pixels outside the image.
         """
-        draws = rng.random(9)
+        draws = rng.random(8)
         image = _to_tensor(sample.image)
         labels = {kind: torch.from_numpy(np.array(label)) for kind, label in sample.labels.items()}
         factor = self._factor(draws[0])
@@ -181,9 +218,22 @@ def _to_tensor(image: NDArray[Any]) -> Tensor:
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
+def _column(color: tuple[float, float, float]) -> Tensor:
+    """Return a color as float32 (3, 1, 1); whole numbers must not make an integer tensor."""
+    return torch.tensor(color, dtype=torch.float32).view(3, 1, 1)
+
+
 def _resize_label(label: Tensor, size: list[int]) -> Tensor:
     resized: Tensor = F.resize(label[None], size, interpolation=InterpolationMode.NEAREST_EXACT)[0]
     return resized
+
+
+def _pad_label(label: Tensor, kind: str, padding: tuple[int, int]) -> Tensor:
+    """Add rows below and columns at the right that hold the void value of a label kind."""
+    height, width = label.shape
+    full = label.new_full((height + padding[0], width + padding[1]), VOID.get(kind, IGNORE_INDEX))
+    full[:height, :width] = label
+    return full
 
 
 def _crop(
@@ -200,11 +250,8 @@ def _crop(
     inside = (slice(top, top + crop[0]), slice(left, left + crop[1]))
     window = image[(slice(None), *inside)]
     h, w = window.shape[-2:]
-    padded = torch.tensor(padding_color).view(3, 1, 1).expand(3, *crop).clone()
+    padded = _column(padding_color).expand(3, *crop).clone()
     padded[:, :h, :w] = window
-    cut = {}
-    for kind, label in labels.items():
-        full = label.new_full(crop, VOID.get(kind, IGNORE_INDEX))
-        full[:h, :w] = label[inside]
-        cut[kind] = full
+    padding = (crop[0] - h, crop[1] - w)
+    cut = {kind: _pad_label(label[inside], kind, padding) for kind, label in labels.items()}
     return padded, cut
