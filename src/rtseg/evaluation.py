@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,6 @@ class Evaluation:
     seconds: float
 
 
-@torch.inference_mode()
 def evaluate(
     model: nn.Module,
     task: Task,
@@ -50,28 +50,40 @@ def evaluate(
     """Score a network over all batches at native label size.
 
     Args:
-        model: Network or runtime: images (B, 3, H, W) -> the task's output. Its mode is restored
-            afterwards.
+        model: Network or runtime: images (B, 3, H, W) -> the task's output. The mode of each of
+            its modules is restored afterwards.
         task: Makes results from outputs, and the metric.
         batches: Evaluation batches (one target per image).
         device: Where the network is.
         visit: Called with each batch and its results, for pictures and files.
     """
     metric = task.new_metric()
-    training = model.training
-    model.eval()
+    if isinstance(metric, nn.Module):
+        metric.to(device)  # where processes can add up what each of them counted
     started, images = time.perf_counter(), 0
-    for batch in batches:
-        output = model(batch.images.to(device, non_blocking=True))
-        results = task.postprocess(output, batch.meta)
-        for result, target in zip(results, batch.target, strict=True):
-            metric.update(result, target)
-        if visit is not None:
-            visit(batch, results)
-        images += len(results)
-    model.train(training)
+    with _evaluating(model), torch.inference_mode():
+        for batch in batches:
+            output = model(batch.images.to(device, non_blocking=True))
+            results = task.postprocess(output, batch.meta)
+            for result, target in zip(results, batch.target, strict=True):
+                metric.update(result, target)
+            if visit is not None:
+                visit(batch, results)
+            images += len(results)
     seconds = time.perf_counter() - started
     return Evaluation(metric.compute(), metric.per_class(), metric, images, seconds)
+
+
+@contextlib.contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Switch to evaluation mode; restore each module's own, as parts may be frozen in training."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
 
 
 def score(
@@ -122,10 +134,13 @@ def write_evaluation(
         folder: Where they go.
         protocol: How the scores came about: checkpoint, data, split, size and so on.
     """
-    figures = {"images": result.images, "seconds": round(result.seconds, 3)}
     document = {
-        "protocol": dict(protocol), "scores": result.scores, "per_class": result.per_class, **figures
-    }  # fmt: skip
+        "protocol": dict(protocol),
+        "scores": result.scores,
+        "per_class": result.per_class,
+        "images": result.images,
+        "seconds": round(result.seconds, 3),
+    }
     text = json.dumps(document, indent=2) + "\n"
     rows = io.StringIO()
     writer = csv.DictWriter(rows, fieldnames=list(result.per_class[0]))

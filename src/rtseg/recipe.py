@@ -7,10 +7,14 @@ one recipe, with a published score.
 
 from __future__ import annotations
 
+import copy
 import functools
 import hashlib
+import inspect
 import json
+import os
 import subprocess
+import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import resources
@@ -92,15 +96,15 @@ def read_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     Args:
         source: Path of a YAML file, or a name such as `lsa_binet/camvid` or
             `lsa_binet/camvid@no_rcad`.
-        overrides: `key.sub=value` strings; they win.
+        overrides: `key.sub=value` strings; they win. `key={...}` replaces the whole section.
 
     Raises:
         ConfigError: Unknown recipe, unreadable YAML, or a section that is unknown or missing.
     """
     base, row = _find(str(source))
     try:
-        plain = OmegaConf.load(base)
-        config = OmegaConf.merge(plain, OmegaConf.from_dotlist([*row, *overrides]))
+        plain = _override(OmegaConf.load(base), row)
+        config = _override(plain, overrides)
         before = _plain(plain)
         sections = _plain(config)
     except (OmegaConfBaseException, ValueError, OSError) as error:
@@ -109,8 +113,21 @@ def read_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
             f"cannot be read ({message})", where=str(base), fix="correct the YAML or the override"
         ) from None
     _check_sections(sections, str(source))
-    notes = _scale_learning_rate(before, sections)
+    chosen = any(item.partition("=")[0] in ("optimizer", "optimizer.lr") for item in overrides)
+    notes = () if chosen else _scale_learning_rate(before, sections)
     return Recipe(sections, str(source), notes)
+
+
+def _override(config: Any, changes: Sequence[str]) -> Any:
+    """Return a copy with each `key.sub=value` set; a mapping replaces the old one as a whole."""
+    changed = copy.deepcopy(config)
+    for change in changes:
+        key, separator, _ = change.partition("=")
+        if not separator:
+            raise ValueError(f"override {change!r} has no '='")
+        value = OmegaConf.select(OmegaConf.from_dotlist([change]), key)
+        OmegaConf.update(changed, key, value, merge=False, force_add=True)
+    return changed
 
 
 def _plain(config: Any) -> dict[str, Any]:
@@ -166,15 +183,15 @@ def _check_sections(sections: Mapping[str, Any], source: str) -> None:
 
 
 def _scale_learning_rate(before: Mapping[str, Any], after: dict[str, Any]) -> tuple[str, ...]:
-    """Let the learning rate follow an overridden batch size, unless it was overridden too."""
+    """Let the learning rate follow an overridden batch size; wrong values are reported later."""
     try:
         old, new = before["train"]["batch_size"], after["train"]["batch_size"]
-        rate, same = after["optimizer"]["lr"], before["optimizer"]["lr"] == after["optimizer"]["lr"]
+        rate = after["optimizer"]["lr"]
         exponent = BATCH_SCALING[after["optimizer"]["name"]]
-        factor = (new / old) ** exponent
+        factor = max(0.0, new / old) ** exponent
     except (KeyError, TypeError, ZeroDivisionError):
         return ()
-    if factor == 1 or not same:
+    if factor in (0, 1):
         return ()
     after["optimizer"]["lr"] = rate * factor
     rule = "linear" if exponent == 1 else "square-root"
@@ -210,14 +227,14 @@ def build(recipe: Recipe, *, model: nn.Module | None = None) -> Plan:
     augment = call(Augment, data.get("augment") or {}, section="data.augment")
     preprocess = call(Preprocess, data.get("preprocess") or {}, section="data.preprocess")
     torch.manual_seed(options.seed)
-    _, switches = pick(MODELS, sections["model"], section="model")
-    name = sections["model"]["name"]
-    if model is None:
-        check(MODELS[name], switches, section="model", given=1)
-        model = create_model(name, len(train_set.classes), **switches)
-    else:
-        name, switches = "", {}
     task = _build_task(sections["task"], train_set)
+    name, switches = "", {}
+    if model is None:
+        builder, switches = pick(MODELS, sections["model"], section="model")
+        name = sections["model"]["name"]
+        check(builder, switches, section="model", given=1)
+        model = create_model(name, len(train_set.classes), **switches)
+        _check_output(model, task)
     schedule, schedule_options = pick(SCHEDULES, sections["schedule"], section="schedule")
     checked = check(schedule, schedule_options, section="schedule", given=1)
     optimizer, optimizer_options = pick(OPTIMIZERS, sections["optimizer"], section="optimizer")
@@ -226,15 +243,34 @@ def build(recipe: Recipe, *, model: nn.Module | None = None) -> Plan:
         name, switches, sections["task"]["name"], tuple(train_set.classes),
         json.loads(json.dumps(asdict(preprocess))), sections, _facts(recipe, options, data),
     )  # fmt: skip
-    return Plan(
-        model, task,
-        TrainData(
-            train_set, val_set, augment, preprocess, data.get("workers", 0),
-            data.get("max_bad", 0.001), select=(data.get("val") or {}).get("split") != "test",
-        ),
-        options, functools.partial(optimizer, **rates), functools.partial(schedule, **checked),
-        info,
+    reading = {key: data[key] for key in ("workers", "max_bad") if key in data}
+    train_data = TrainData(
+        train_set, val_set, augment, preprocess,
+        **check(TrainData, reading, section="data", given=4),
+        select=val_set is None or _split(data["val"]) != "test",
     )  # fmt: skip
+    plan = Plan(
+        model, task, train_data, options,
+        functools.partial(optimizer, **rates), functools.partial(schedule, **checked), info,
+    )  # fmt: skip
+    plan.check()
+    return plan
+
+
+def _check_output(model: nn.Module, task: Task) -> None:
+    returned = typing.get_type_hints(type(model).forward)["return"]
+    if not issubclass(returned, task.output_type):
+        raise ConfigError(
+            f"the model returns {returned.__name__}, the task needs {task.output_type.__name__}",
+            where="model.name",
+            fix="choose another model or task",
+        )
+
+
+def _split(section: Mapping[str, Any]) -> Any:
+    """Return the split that a section of `data` names, or the one that its reader takes instead."""
+    parameters = inspect.signature(DATASETS[section["name"]]).parameters
+    return section.get("split", parameters["split"].default)
 
 
 def _check_splits(data: Mapping[str, Any], train_set: Dataset, val_set: Dataset | None) -> None:
@@ -242,10 +278,10 @@ def _check_splits(data: Mapping[str, Any], train_set: Dataset, val_set: Dataset 
         return
     train, val = data["train"], data["val"]
     if train["name"] == val["name"] and train.get("root") == val.get("root"):
-        parts = {"trainval": {"train", "val", "trainval"}}
-        if val.get("split") in parts.get(train.get("split"), {train.get("split")}):
+        split = _split(train)
+        if _split(val) in ({"train", "val", "trainval"} if split == "trainval" else {split}):
             raise ConfigError(
-                f"{val.get('split')!r} is part of the training set",
+                f"{_split(val)!r} is part of the training set",
                 where="data.val.split",
                 fix="leave data.val out (the run ends with `last`), or score on another split",
             )
@@ -296,7 +332,7 @@ def _facts(recipe: Recipe, options: TrainOptions, data: Mapping[str, Any]) -> di
         "seed": options.seed,
         "versions": versions(),
         "git_revision": git_revision(),
-        "scored_on": f"{val['name']} {val.get('split', 'val')}" if val else "no validation set",
+        "scored_on": f"{val['name']} {_split(val)}" if val else "no validation set",
     }
 
 
@@ -347,7 +383,7 @@ def run(
     Raises:
         DataError: The folder holds a run already.
     """
-    if not resume:
+    if not resume and _first_process():
         if (folder / CONFIG_FILE).exists():
             raise DataError(
                 "holds a run already",
@@ -356,9 +392,16 @@ def run(
             )
         visualize.write_text(folder / "env.json", json.dumps(environment(), indent=2) + "\n")
         visualize.write_text(folder / CONFIG_FILE, recipe.to_yaml())
-    for note in recipe.notes:
-        display({"event": "note", "step": 0, "message": note})
-    return fit(plan, folder, RunLog(folder, display=display), resume=resume)
+    log = RunLog(folder if _first_process() else None, display=display)
+    for note in () if resume else recipe.notes:
+        log.add("note", step=0, message=note)
+    return fit(plan, folder, log, resume=resume)
+
+
+def _first_process() -> bool:
+    """Return whether this process is the one that writes; launchers number them all."""
+    names = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
+    return all(os.environ.get(name, "0") == "0" for name in names)
 
 
 def environment() -> dict[str, Any]:

@@ -137,13 +137,17 @@ def _predict(plan: Plan, output: Path) -> list[Any]:
         path = write_image(output / "scenes" / f"scene_{number}.png", sample.image)
         result = predictor(path)
         result.save(output / "predictions")
-        truth = sample.labels["semantic"]
-        picture = comparison(
-            sample.image, truth, result.mask, result.palette, result.names, columns=2
-        )
+        arrays = [enlarge(item) for item in (sample.image, sample.labels["semantic"], result.mask)]
+        picture = comparison(*arrays, result.palette, result.names, columns=2)
         write_image(output / "comparisons" / f"scene_{number}.png", picture)
         pictures.append(picture)
     return pictures
+
+
+def enlarge(pixels: Any) -> Any:
+    """Repeat the pixels of a small (H, W) or (H, W, 3) array so that it fills a page: 480 wide."""
+    factor = max(1, 480 // pixels.shape[1] + 1)
+    return pixels.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
 def _sections(
