@@ -13,11 +13,13 @@ renamed.
 from __future__ import annotations
 
 import fnmatch
+import functools
 import importlib.metadata
 import json
 import os
 import platform
 import shutil
+import subprocess
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -110,6 +112,33 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             found[package] = "not installed"
     return found
+
+
+def git_revision() -> str | None:
+    """Return the commit of the checkout that this file belongs to, or None outside of one."""
+    here = Path(__file__)
+    ask = functools.partial(
+        subprocess.run, cwd=here.parent, capture_output=True, text=True, timeout=5, check=True
+    )
+    try:
+        # An installed package may lie inside of a repository that knows nothing about it.
+        ask(["git", "ls-files", "--error-unmatch", here.name])
+        revision: str = ask(["git", "rev-parse", "HEAD"]).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return revision
+
+
+def environment() -> dict[str, Any]:
+    """Return versions, device and thread count: what a result depends on beside the recipe."""
+    cuda = torch.cuda.is_available()
+    return {
+        "versions": versions(),
+        "git_revision": git_revision(),
+        "threads": torch.get_num_threads(),
+        "cuda": torch.version.cuda if cuda else None,
+        "device": torch.cuda.get_device_name(0) if cuda else "cpu",
+    }
 
 
 def save(

@@ -13,7 +13,6 @@ import hashlib
 import inspect
 import json
 import os
-import subprocess
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -27,7 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
 from rtseg import visualize
-from rtseg.checkpoint import ModelInfo, create_model, versions
+from rtseg.checkpoint import ModelInfo, create_model, environment, git_revision, versions
 from rtseg.config import call, check, pick
 from rtseg.data import DATASETS
 from rtseg.data.dataset import Dataset
@@ -109,9 +108,8 @@ def read_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         sections = _plain(config)
     except (OmegaConfBaseException, ValueError, OSError) as error:
         message = str(error).strip().splitlines()[0]
-        raise ConfigError(
-            f"cannot be read ({message})", where=str(base), fix="correct the YAML or the override"
-        ) from None
+        fix = "correct the YAML or the override"
+        raise ConfigError(f"cannot be read ({message})", where=str(base), fix=fix) from None
     _check_sections(sections, str(source))
     chosen = any(item.partition("=")[0] in ("optimizer", "optimizer.lr") for item in overrides)
     notes = () if chosen else _scale_learning_rate(before, sections)
@@ -226,13 +224,10 @@ def build(recipe: Recipe, *, model: nn.Module | None = None) -> Plan:
     _check_splits(data, train_set, val_set)
     augment = call(Augment, data.get("augment") or {}, section="data.augment")
     preprocess = call(Preprocess, data.get("preprocess") or {}, section="data.preprocess")
-    torch.manual_seed(options.seed)
     task = _build_task(sections["task"], train_set)
-    name, switches = "", {}
+    name, switches = ("", {}) if model is not None else _model_of(sections["model"])
     if model is None:
-        builder, switches = pick(MODELS, sections["model"], section="model")
-        name = sections["model"]["name"]
-        check(builder, switches, section="model", given=1)
+        torch.manual_seed(options.seed)
         model = create_model(name, len(train_set.classes), **switches)
         _check_output(model, task)
     schedule, schedule_options = pick(SCHEDULES, sections["schedule"], section="schedule")
@@ -257,14 +252,18 @@ def build(recipe: Recipe, *, model: nn.Module | None = None) -> Plan:
     return plan
 
 
+def _model_of(section: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return name and switches of the network that section `model` describes."""
+    builder, switches = pick(MODELS, section, section="model")
+    check(builder, switches, section="model", given=1)
+    return section["name"], switches
+
+
 def _check_output(model: nn.Module, task: Task) -> None:
     returned = typing.get_type_hints(type(model).forward)["return"]
     if not issubclass(returned, task.output_type):
-        raise ConfigError(
-            f"the model returns {returned.__name__}, the task needs {task.output_type.__name__}",
-            where="model.name",
-            fix="choose another model or task",
-        )
+        what = f"the model returns {returned.__name__}, the task needs {task.output_type.__name__}"
+        raise ConfigError(what, where="model.name", fix="choose another model or task")
 
 
 def _split(section: Mapping[str, Any]) -> Any:
@@ -288,9 +287,7 @@ def _check_splits(data: Mapping[str, Any], train_set: Dataset, val_set: Dataset 
     names = [item.name for item in train_set.classes]
     if names != [item.name for item in val_set.classes]:
         raise ConfigError(
-            "classes differ from those of data.train",
-            where="data.val",
-            fix="use matching data sets",
+            "classes differ from data.train", where="data.val", fix="use matching data sets"
         )
 
 
@@ -299,11 +296,8 @@ def _build_task(section: Mapping[str, Any], train_set: Dataset) -> Task:
     needs = TASKS[section["name"]].needs
     lacking = [kind for kind in needs if kind not in train_set.kinds]
     if lacking:
-        raise ConfigError(
-            f"the data set offers {', '.join(train_set.kinds)}, the task needs {lacking[0]!r}",
-            where="task.name",
-            fix="choose another task or data set",
-        )
+        what = f"the data set offers {', '.join(train_set.kinds)}, the task needs {lacking[0]!r}"
+        raise ConfigError(what, where="task.name", fix="choose another task or data set")
     weighting = {key: options.pop(key) for key in WEIGHTING_KEYS if key in options}
     weights = call(_loss_weights, weighting, train_set, section="task")
     return call(target, options, train_set.classes, weights, section="task")
@@ -334,18 +328,6 @@ def _facts(recipe: Recipe, options: TrainOptions, data: Mapping[str, Any]) -> di
         "git_revision": git_revision(),
         "scored_on": f"{val['name']} {_split(val)}" if val else "no validation set",
     }
-
-
-def git_revision() -> str | None:
-    """Return the commit of the checkout that the package lies in, or None outside of one."""
-    try:
-        result = subprocess.run(
-            ["git", "rev-parse", "HEAD"],
-            cwd=Path(__file__).parent, capture_output=True, text=True, timeout=5, check=True,
-        )  # fmt: skip
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return result.stdout.strip() or None
 
 
 def train(
@@ -402,18 +384,6 @@ def _first_process() -> bool:
     """Return whether this process is the one that writes; launchers number them all."""
     names = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
     return all(os.environ.get(name, "0") == "0" for name in names)
-
-
-def environment() -> dict[str, Any]:
-    """Return versions, device and thread count: what a result depends on beside the recipe."""
-    cuda = torch.cuda.is_available()
-    return {
-        "versions": versions(),
-        "git_revision": git_revision(),
-        "threads": torch.get_num_threads(),
-        "cuda": torch.version.cuda if cuda else None,
-        "device": torch.cuda.get_device_name(0) if cuda else "cpu",
-    }
 
 
 def resume_recipe(folder: Path) -> Recipe:

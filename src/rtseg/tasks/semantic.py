@@ -76,12 +76,31 @@ class SemanticTask:
         return SemanticTarget(torch.stack(maps).to(torch.int64))
 
     def training_step(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        """Return the loss of the logits, brought to label size."""
-        output: SemanticOutput = model(batch.images)
+        """Return the loss of the logits, brought to label size.
+
+        Raises:
+            ConfigError: The network returns something else, or not one channel per class.
+        """
+        output = self._checked(model(batch.images))
         labels = batch.target.labels
         logits = resize_logits(output.logits, labels.shape[-2:])
         weight = None if self.weight is None else self.weight.to(logits.device)
         return {"loss": self.loss(logits, labels, weight=weight)}
+
+    def _checked(self, output: Any) -> SemanticOutput:
+        if not isinstance(output, SemanticOutput):
+            raise ConfigError(
+                f"the network returns {type(output).__name__}",
+                where="model",
+                fix="return rtseg.structures.SemanticOutput(logits) from its forward",
+            )
+        if output.logits.shape[1] != len(self.classes):
+            raise ConfigError(
+                f"the network has {output.logits.shape[1]} outputs for {len(self.classes)} classes",
+                where="model",
+                fix="build it with one output per class of the data set",
+            )
+        return output
 
     def new_metric(self) -> SegmentationScores:
         """Return an empty confusion matrix with its scores."""

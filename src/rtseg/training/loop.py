@@ -19,13 +19,16 @@ from typing import Any, Self
 import torch
 
 from rtseg.data.loader import TrainBatches, eval_loader, opened, train_loader
-from rtseg.errors import ConfigError, DataError, InterruptedRunError, RtsegError
+from rtseg.errors import DataError, InterruptedRunError, RtsegError
 from rtseg.evaluation import evaluate
 from rtseg.structures import Batch
 from rtseg.training.optim import apply_schedule
 from rtseg.training.options import Plan
 from rtseg.training.run_log import RunLog
 from rtseg.training.session import Session, restore, save, start
+
+DATA_SHARE_LIMIT = 0.3
+"""Share of a step's time spent waiting for images above which the log advises."""
 
 
 def fit(plan: Plan, folder: Path, log: RunLog, *, resume: bool = False) -> dict[str, float]:
@@ -49,23 +52,24 @@ def fit(plan: Plan, folder: Path, log: RunLog, *, resume: bool = False) -> dict[
     if resume:
         restore(session)
     session.log.open(step=session.step)
-    with contextlib.closing(batches(session)) as source, StopSignals() as signals:
+    with (
+        contextlib.closing(session.log),
+        contextlib.closing(batches(session)) as source,
+        StopSignals() as signals,
+    ):
         meter = Meter(session)
-        while session.step < session.total:
+        while not session.finished:
             began = time.perf_counter()
             parts = [next(source) for _ in range(plan.options.accumulate)]
             waited = time.perf_counter() - began
             terms = train_step(session, parts)
             meter.add(terms, waited=waited, seconds=time.perf_counter() - began)
             _check_faults(session, parts)
-            finished = _after_step(session)
-            if signals.received:
+            _after_step(session)
+            if _anywhere(session.fabric, flag=signals.received):
                 raise _interrupted(session)
-            if finished:
-                break
-    save(session, "last")
-    session.log.add("end", step=session.step, epoch=session.epoch, scores=session.scores)
-    session.log.close()
+        save(session, "last")
+        session.log.add("end", step=session.step, epoch=session.epoch, scores=session.scores)
     return session.scores
 
 
@@ -87,7 +91,7 @@ def train_step(session: Session, parts: Sequence[Batch]) -> dict[str, float]:
             fabric.backward(torch.stack(list(terms.values())).sum() / len(parts))
         for name, value in terms.items():
             totals[name] = totals.get(name, 0.0) + float(value.detach()) / len(parts)
-    if not all(math.isfinite(value) for value in totals.values()):
+    if _anywhere(fabric, flag=not all(math.isfinite(value) for value in totals.values())):
         raise RtsegError(
             f"the loss is not finite at step {session.step}: {totals}",
             where=", ".join(item.path for item in parts[-1].meta[:2]),
@@ -131,21 +135,27 @@ def batches(session: Session) -> Generator[Batch, None, None]:
             iterator._shutdown_workers()  # type: ignore[attr-defined]
 
 
-def _after_step(session: Session) -> bool:
-    """Validate and save when it is time; return whether the run should end early."""
+def _anywhere(fabric: Any, *, flag: bool) -> bool:
+    """Return whether a flag is set on any process: all must stop together, as saving needs all."""
+    if fabric.world_size == 1:
+        return flag
+    count = fabric.all_reduce(torch.tensor(float(flag), device=fabric.device), reduce_op="sum")
+    return bool(count > 0)
+
+
+def _after_step(session: Session) -> None:
+    """Validate and save when it is time."""
     options, step = session.plan.options, session.step
     val_every = options.val_every or session.batches_per_epoch
     save_every = options.save_every or session.batches_per_epoch
-    finished = False
     if session.plan.data.val is not None and (step % val_every == 0 or step == session.total):
-        finished = _validate(session)
+        _validate(session)
     if step % save_every == 0:
         save(session, "last")
-    return finished
 
 
-def _validate(session: Session) -> bool:
-    """Score the network, keep it if it is the best so far; return whether patience has run out."""
+def _validate(session: Session) -> None:
+    """Score the network, and keep it if it is the best so far."""
     fabric, data, options = session.fabric, session.plan.data, session.plan.options
     assert data.val is not None
     loader = eval_loader(
@@ -158,39 +168,39 @@ def _validate(session: Session) -> bool:
     )
     with fabric.autocast():
         result = evaluate(session.scored, session.plan.task, opened(loader), device=fabric.device)
-    session.scores = result.scores
+    session.scores, session.scored_step = result.scores, session.step
     figures = {"scores": result.scores, "seconds": round(result.seconds, 2)}
     session.log.add("validation", step=session.step, epoch=session.epoch, **figures)
     if not data.select:
-        return False
-    if options.monitor not in result.scores:
-        known = ", ".join(sorted(result.scores))
-        raise ConfigError(
-            f"{options.monitor!r} is no score", where="train.monitor", fix=f"choose one of: {known}"
-        )
+        return
     score = result.scores[options.monitor]
     if session.best is None or score > session.best:
         session.best, session.best_step, session.waited = score, session.step, 0
         save(session, "best")
     else:
         session.waited += 1
-    return options.early_stop is not None and session.waited >= options.early_stop
 
 
 def _check_faults(session: Session, parts: Sequence[Batch]) -> None:
     """Name every unreadable image once; end the run when there are too many of them."""
-    data = session.plan.data
-    for fault in (fault for batch in parts for fault in batch.faults):
-        if fault not in session.bad_files:
-            session.bad_files.add(fault)
-            session.log.add("fault", step=session.step, message=fault)
-    if len(session.bad_files) > data.max_bad * len(data.train):
-        save(session, "last")
-        raise DataError(
-            f"{len(session.bad_files)} of {len(data.train)} training images cannot be read, more "
-            f"than data.max_bad ({data.max_bad:g}) allows; one of them: {min(session.bad_files)}",
+    data, bad = session.plan.data, session.bad_files
+    found = sorted({fault for batch in parts for fault in batch.faults} - bad)
+    if _anywhere(session.fabric, flag=bool(found)) and session.fabric.world_size > 1:
+        everywhere: list[list[str]] = [[]] * session.fabric.world_size
+        torch.distributed.all_gather_object(everywhere, found)
+        found = sorted({fault for faults in everywhere for fault in faults})
+    for fault in found:
+        session.log.add("fault", step=session.step, message=fault)
+    bad.update(found)
+    if len(bad) > data.max_bad * len(data.train):
+        error = DataError(
+            f"{len(bad)} of {len(data.train)} training images cannot be read, more than "
+            f"data.max_bad ({data.max_bad:g}) allows; one of them: {min(bad)}",
             fix="run `rtseg data check`, then go on with --resume",
         )
+        bad.clear()  # once the files are repaired, the run goes on with a new count
+        save(session, "last")
+        raise error
 
 
 def _interrupted(session: Session) -> InterruptedRunError:
@@ -204,27 +214,32 @@ def _interrupted(session: Session) -> InterruptedRunError:
 
 
 class Meter:
-    """Average the loss terms and times of the steps between two lines of the log."""
+    """Average the loss terms and times of the steps between two lines of the log.
+
+    The sums of the terms are part of the session, so that a resumed run writes the same lines.
+    """
 
     def __init__(self, session: Session) -> None:
-        self.session = session
-        self._reset()
-
-    def _reset(self) -> None:
-        self.terms: dict[str, float] = {}
-        self.waited, self.seconds, self.steps = 0.0, 0.0, 0
+        self.session, self.advised = session, False
+        self.waited, self.seconds, self.timed = 0.0, 0.0, 0
 
     def add(self, terms: dict[str, float], *, waited: float, seconds: float) -> None:
         """Count one step; write a line every `log_every` steps and at the end."""
+        session, options = self.session, self.session.plan.options
         for name, value in terms.items():
-            self.terms[name] = self.terms.get(name, 0.0) + value
+            session.terms[name] = session.terms.get(name, 0.0) + value
+        session.summed += 1
         self.waited += waited
         self.seconds += seconds
-        self.steps += 1
-        session, options = self.session, self.session.plan.options
+        self.timed += 1
         if session.step % options.log_every and session.step != session.total:
             return
-        means = {name: value / self.steps for name, value in self.terms.items()}
+        share = round(self.waited / self.seconds, 3)
+        if share > DATA_SHARE_LIMIT and not self.advised and session.step > options.log_every:
+            self.advised = True
+            advice = f"{share:.0%} of the time goes into waiting for images; raise data.workers"
+            session.log.add("note", step=session.step, message=advice)
+        means = {name: value / session.summed for name, value in session.terms.items()}
         session.log.add(
             "train",
             step=session.step,
@@ -233,11 +248,12 @@ class Meter:
             loss=sum(means.values()),
             terms=means,
             lr=session.optimizer.param_groups[0]["lr"],
-            images_per_second=round(self.steps * options.batch_size / self.seconds, 3),
-            data_share=round(self.waited / self.seconds, 3),
-            eta_seconds=round((session.total - session.step) * self.seconds / self.steps, 1),
+            images_per_second=round(self.timed * options.batch_size / self.seconds, 3),
+            data_share=share,
+            eta_seconds=round((session.total - session.step) * self.seconds / self.timed, 1),
         )
-        self._reset()
+        session.terms, session.summed = {}, 0
+        self.waited, self.seconds, self.timed = 0.0, 0.0, 0
 
 
 class StopSignals:

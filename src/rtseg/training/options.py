@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -12,6 +14,7 @@ from torch.optim import Optimizer
 
 from rtseg.checkpoint import ModelInfo
 from rtseg.data.dataset import Dataset
+from rtseg.data.loader import TrainBatches
 from rtseg.data.transforms import Augment, Preprocess
 from rtseg.errors import ConfigError
 from rtseg.tasks import Task
@@ -74,6 +77,16 @@ class TrainOptions:
                 raise ConfigError(
                     f"{value} is too small", where=f"train.{name}", fix="set it to 1 or more"
                 )
+        if self.seed < 0 or (self.clip_norm is not None and self.clip_norm <= 0):
+            raise ConfigError(
+                f"seed {self.seed} must not be negative and clip_norm {self.clip_norm} not 0",
+                where="train",
+                fix="leave them out for seed 0 and no clipping",
+            )
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
+            raise ConfigError(
+                f"{self.device!r} is no device", where="train.device", fix="auto, cpu or cuda:0"
+            )
         if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
             raise ConfigError(
                 f"{self.ema_decay} is outside [0, 1)", where="train.ema_decay", fix="try 0.999"
@@ -105,6 +118,14 @@ class TrainData:
     max_bad: float = 0.001
     select: bool = True
 
+    def __post_init__(self) -> None:
+        if self.workers < 0 or not 0 <= self.max_bad <= 1:
+            raise ConfigError(
+                f"workers {self.workers} must be 0 or more and max_bad {self.max_bad} in 0..1",
+                where="data",
+                fix="0 workers read in the main process; max_bad 0.001 is one image in 1000",
+            )
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -121,6 +142,34 @@ class Plan:
     optimizer: Callable[[nn.Module], Optimizer]
     schedule: Callable[[int], Schedule]
     info: ModelInfo
+
+    def check(self) -> None:
+        """Try what would otherwise fail after the start or after the first epoch.
+
+        Raises:
+            ConfigError: Batch size, schedule, optimizer or monitor do not fit data and network.
+        """
+        options, data = self.options, self.data
+        batches = TrainBatches(
+            len(data.train),
+            batch_size=options.batch_size,
+            seed=options.seed,
+            parts=options.accumulate,
+            world=options.devices * options.num_nodes,
+        )
+        self.schedule(options.steps(batches.batches_per_epoch))
+        self.optimizer(self.model)
+        if data.val is None or not data.select:
+            return
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # an empty metric says that it is empty
+            known = self.task.new_metric().compute()
+        if options.monitor not in known:
+            raise ConfigError(
+                f"{options.monitor!r} is no score",
+                where="train.monitor",
+                fix=f"choose one of: {', '.join(sorted(known))}",
+            )
 
 
 def native_bf16(device: str) -> bool:

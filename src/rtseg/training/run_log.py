@@ -13,9 +13,7 @@ from typing import Any
 from rtseg import visualize
 
 Event = dict[str, Any]
-"""One line of the log: `event` (train, validation, save, fault, note, end), `step`, and its
-figures.
-"""
+"""One line of the log: `event` (train, validation, fault, note, end), `step`, and its figures."""
 LOG, METRICS = "log.jsonl", "metrics.csv"
 
 
@@ -32,10 +30,14 @@ class RunLog:
         self._board: Any = None
 
     def open(self, *, step: int) -> None:
-        """Begin at `step`: events of later steps, from before a crash, are dropped."""
+        """Begin at `step`: events of later steps, from before a crash, and the end are dropped."""
         if self.folder is None:
             return
-        events = [event for event in read_log(self.folder) if event.get("step", 0) <= step]
+        events = [
+            event
+            for event in read_log(self.folder)
+            if event["step"] <= step and event["event"] != "end"
+        ]
         text = "".join(json.dumps(event) + "\n" for event in events)
         visualize.write_text(self.folder / LOG, text)
         self._write_metrics(events)
@@ -67,7 +69,9 @@ class RunLog:
             for event in events
             if event["event"] == "validation"
         ]
-        if rows:
+        if not rows:
+            (self.folder / METRICS).unlink(missing_ok=True)
+        else:
             buffer = io.StringIO()
             writer = csv.DictWriter(buffer, fieldnames=list(rows[0]))
             writer.writeheader()

@@ -36,7 +36,12 @@ class Step(nn.Module):
 
 @dataclass
 class Session:
-    """A run while it goes on: the plan, its distributed and compiled step, and all that changes."""
+    """A run while it goes on: the plan, its distributed and compiled step, and all that changes.
+
+    best, best_step, waited: best score so far, its step, validations since. scores, scored_step: of
+    the last validation. terms, summed: loss terms added up over the steps since the last line of
+    the log. bad_files: what could not be read.
+    """
 
     plan: Plan
     fabric: Any
@@ -53,12 +58,21 @@ class Session:
     best_step: int = 0
     waited: int = 0
     scores: dict[str, float] = field(default_factory=dict)
+    scored_step: int = 0
+    terms: dict[str, float] = field(default_factory=dict)
+    summed: int = 0
     bad_files: set[str] = field(default_factory=set)
 
     @property
     def scored(self) -> nn.Module:
         """The network that is scored and saved: the average if there is one."""
         return self.plan.model if self.ema is None else self.ema.module
+
+    @property
+    def finished(self) -> bool:
+        """Whether all steps are done or patience has run out; the same before and after a stop."""
+        patience = self.plan.options.early_stop
+        return self.step >= self.total or (patience is not None and self.waited >= patience)
 
     @property
     def epoch(self) -> float:
@@ -137,7 +151,13 @@ def save(session: Session, name: str) -> None:
     random = _random_states(session.fabric)
     if not session.fabric.is_global_zero:
         return
-    facts = {**session.plan.info.facts, "step": session.step, "scores": session.scores}
+    scores = session.scores if session.scored_step == session.step else {}
+    facts = {
+        **session.plan.info.facts,
+        "step": session.step,
+        "epoch": session.epoch,
+        "scores": scores,
+    }
     info = replace(session.plan.info, facts=facts)
     state = _state(session, random) if name == "last" else None
     checkpoint.save(session.folder / name, session.scored.state_dict(), info, state=state)
@@ -165,6 +185,8 @@ def _state(session: Session, random: dict[str, Tensor]) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "best": [session.best, session.best_step, session.waited],
         "scores": session.scores,
+        "scored_step": session.scored_step,
+        "sums": [session.terms, session.summed],
         "bad_files": sorted(session.bad_files),
     }
 
@@ -173,20 +195,28 @@ def restore(session: Session) -> None:
     """Go back to the state of `last`; a run that stopped before its first save begins at step 0.
 
     Raises:
-        CheckpointError: The state is damaged or belongs to another number of processes.
+        CheckpointError: The state is damaged, or of another network or number of processes.
     """
     last = session.folder / "last"
-    if not last.exists() and not last.with_name(last.name + checkpoint.PREVIOUS).exists():
+    if not last.exists() and not checkpoint.previous_of(last).exists():
         return
     folder = checkpoint.locate(last)
     state = checkpoint.read_state(folder)
-    fabric, task = session.fabric, session.plan.task
-    if len(state["random"]["cpu"]) != fabric.world_size:
+    try:
+        _apply(session, state)
+    except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
         raise CheckpointError(
-            f"was written by {len(state['random']['cpu'])} processes, not {fabric.world_size}",
-            where=str(folder),
-            fix="resume with the number of processes that the run began with",
-        )
+            f"does not fit this run ({error})",
+            where=str(folder / checkpoint.STATE),
+            fix="resume with the recipe, network and version that the run began with",
+        ) from None
+
+
+def _apply(session: Session, state: dict[str, Any]) -> None:
+    fabric, task = session.fabric, session.plan.task
+    processes = len(state["random"]["cpu"])
+    if processes != fabric.world_size:
+        raise ValueError(f"it is of {processes} processes, not {fabric.world_size}")
     session.plan.model.load_state_dict(state["model"])
     if isinstance(task, nn.Module):
         task.load_state_dict(state["task"])
@@ -202,4 +232,6 @@ def restore(session: Session) -> None:
     session.step = state["step"]
     session.best, session.best_step, session.waited = state["best"]
     session.scores = state["scores"]
+    session.scored_step = state.get("scored_step", 0)
+    session.terms, session.summed = state.get("sums", ({}, 0))
     session.bad_files = set(state["bad_files"])
