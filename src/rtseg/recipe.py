@@ -25,7 +25,6 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
-from rtseg import visualize
 from rtseg.checkpoint import ModelInfo, create_model, environment, git_revision, versions
 from rtseg.config import call, check, pick
 from rtseg.data import DATASETS
@@ -365,6 +364,7 @@ def run(
     Raises:
         DataError: The folder holds a run already.
     """
+    log = RunLog(folder if _first_process() else None, display=display)
     if not resume and _first_process():
         if (folder / CONFIG_FILE).exists():
             raise DataError(
@@ -372,9 +372,8 @@ def run(
                 where=str(folder),
                 fix="go on with --resume, replace it with --overwrite, or choose another --output",
             )
-        visualize.write_text(folder / "env.json", json.dumps(environment(), indent=2) + "\n")
-        visualize.write_text(folder / CONFIG_FILE, recipe.to_yaml())
-    log = RunLog(folder if _first_process() else None, display=display)
+        log.write("env.json", json.dumps(environment(), indent=2) + "\n")
+        log.write(CONFIG_FILE, recipe.to_yaml())
     for note in () if resume else recipe.notes:
         log.add("note", step=0, message=note)
     return fit(plan, folder, log, resume=resume)

@@ -29,6 +29,11 @@ class RunLog:
         self.folder, self.display = folder, display
         self._board: Any = None
 
+    def write(self, name: str, text: str) -> None:
+        """Write a file of the run folder, such as its recipe."""
+        if self.folder is not None:
+            visualize.write_text(self.folder / name, text)
+
     def open(self, *, step: int) -> None:
         """Begin at `step`: events of later steps, from before a crash, and the end are dropped."""
         if self.folder is None:
