@@ -52,7 +52,11 @@ VERBS: dict[str, Verb] = {
     "models": Verb("rtseg.cli.models:models", "List the networks, or explain one."),
     "env": Verb("rtseg.cli.env:env", "Show versions and hardware, for bug reports."),
 }
-_STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS}
+# What the state of a disk or folder causes, not the program.
+_STORAGE = {
+    errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST,
+    errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG,
+}  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

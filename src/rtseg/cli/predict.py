@@ -129,9 +129,9 @@ def _require_free(
 def _results_file(path: Path) -> Iterator[IO[str]]:
     """Open a file that appears when the block ends without an error."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.unlink(missing_ok=True)
         with temporary.open("x", encoding="utf-8") as file:
             yield file
         temporary.replace(path)
