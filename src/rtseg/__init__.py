@@ -6,7 +6,6 @@ The names below are loaded when they are first used, so that `import rtseg` cost
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -44,7 +43,9 @@ _PLACES = {
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        return importlib.metadata.version("rtseg")
+        from importlib.metadata import version  # 50 ms that `import rtseg` need not take
+
+        return version("rtseg")
     if name not in _PLACES:
         raise AttributeError(f"module 'rtseg' has no attribute {name!r}")
     value = getattr(importlib.import_module(_PLACES[name]), name)

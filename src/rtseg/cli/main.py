@@ -13,7 +13,6 @@ from __future__ import annotations
 import errno
 import functools
 import importlib
-import importlib.metadata
 import inspect
 import sys
 import traceback
@@ -114,7 +113,9 @@ def _placeholder() -> None:
 
 def _show_version(value: bool) -> None:
     if value:
-        print(f"rtseg {importlib.metadata.version('rtseg')}")
+        from importlib.metadata import version  # 50 ms that no verb need wait for
+
+        print(f"rtseg {version('rtseg')}")
         raise typer.Exit
 
 
