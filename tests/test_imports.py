@@ -205,3 +205,5 @@ def test_oldest_versions_are_those_of_the_lower_bounds(section: str) -> None:
     assert set(rest.values()) == {""}, "a pin is newer than its bound"
     together = {*requirements("core"), *requirements("train"), *requirements("dev")}
     assert set(pins) == together
+    tested = (ROOT / "constraints" / "tested.txt").read_text(encoding="utf-8")
+    assert set(re.findall(r"^([\w.-]+)==", tested, flags=re.MULTILINE)) == together

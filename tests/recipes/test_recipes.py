@@ -29,6 +29,7 @@ RECIPES = {
     "lsa_binet/camvid@no_svfm_rcad": 798_606,
     "lsa_binet/camvid_cpu": 1_841_110,
     "lsa_binet/cityscapes": 1_842_158,
+    "lsa_binet/synthetic": 1_842_158,
 }
 SHRUNK = ("data.augment.crop=[64,64]", "train.batch_size=2", "data.workers=0")
 FRAMES = 2

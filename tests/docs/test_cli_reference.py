@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+from rtseg.cli.main import VERBS
+
+ROOT = Path(__file__).parents[2]
+
+
+def script() -> ModuleType:
+    path = ROOT / "scripts" / "cli_reference.py"
+    spec = importlib.util.spec_from_file_location("cli_reference", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_reference_is_what_the_code_says() -> None:
+    text = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    assert text == script().render(), "out of date: run `make docs` and commit docs/cli.md"
+
+
+def test_reference_names_every_verb_and_its_options() -> None:
+    text = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    for verb in VERBS:
+        assert f"\n## rtseg {verb}" in text
+    for option in ("`--resume`", "`--split`", "`--minutes`", "`--json`"):
+        assert f"| {option} |" in text
