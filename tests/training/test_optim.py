@@ -1,0 +1,197 @@
+"""Schedules at the steps where their value is known, and the groups of parameters."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from rtseg.errors import ConfigError
+from rtseg.training.optim import (
+    BATCH_SCALING,
+    OPTIMIZERS,
+    SCHEDULES,
+    adam,
+    adamw,
+    apply_schedule,
+    constant,
+    cosine,
+    parameter_groups,
+    poly,
+    sgd,
+    step,
+)
+
+
+class Net(nn.Module):
+    """A backbone and a head, each with a weight, a bias and a norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+        self.head = nn.Sequential(nn.Conv2d(4, 2, 1), nn.PReLU(2))
+
+
+# ---------------------------------------------------------------- schedules
+def test_poly_warms_up_from_a_third_and_ends_at_zero() -> None:
+    total = 29_000
+    factor = poly(total, power=0.9, warmup_iterations=500, warmup_start=1 / 3)
+    assert factor(0) == pytest.approx(1 / 3, abs=1e-12)
+    assert factor(250) == pytest.approx(2 / 3, abs=1e-12)
+    assert factor(500) == 1.0
+    assert factor(total) == 0.0
+    assert factor(500 + (total - 500) // 2) == pytest.approx(0.5**0.9, abs=1e-12)
+    values = [factor(now) for now in range(total + 1)]
+    assert all(a < b for a, b in itertools.pairwise(values[:501]))
+    assert all(a > b for a, b in itertools.pairwise(values[500:]))
+
+
+def test_poly_without_warmup_begins_at_one() -> None:
+    factor = poly(100, power=2.0)
+    assert [factor(0), factor(50), factor(100)] == [1.0, 0.25, 0.0]
+
+
+@pytest.mark.parametrize(("total", "warmup"), [(1001, 500), (1000, 100), (500, 50), (9, 0)])
+def test_a_short_run_warms_up_for_a_tenth_of_it(total: int, warmup: int) -> None:
+    for name, options in (
+        ("poly", {}),
+        ("constant", {}),
+        ("cosine", {}),
+        ("step", {"milestones": ()}),
+    ):
+        factor = SCHEDULES[name](total, warmup_iterations=500, warmup_start=0.5, **options)
+        if warmup:
+            assert factor(0) == 0.5
+            assert factor(warmup - 1) < 1.0
+        assert factor(warmup) == 1.0
+
+
+def test_cosine_falls_along_half_a_wave() -> None:
+    factor = cosine(100, final=0.2)
+    assert [factor(0), factor(50), factor(100)] == pytest.approx([1.0, 0.6, 0.2])
+    assert factor(25) == pytest.approx(0.2 + 0.8 * 0.5 * (1 + math.cos(math.pi / 4)))
+
+
+def test_cosine_begins_again_at_each_restart() -> None:
+    factor = cosine(130, restarts=(50, 90), warmup_iterations=10, warmup_start=0.0)
+    assert factor(5) == 0.5
+    assert [factor(now) for now in (10, 50, 90)] == [1.0, 1.0, 1.0]
+    assert [factor(now) for now in (30, 70, 110)] == pytest.approx([0.5, 0.5, 0.5])
+    assert factor(49) < 0.01
+    assert factor(89) < 0.01
+    assert factor(130) == pytest.approx(0.0, abs=1e-12)
+
+
+@pytest.mark.parametrize("restarts", [(0,), (10, 10), (20, 10), (100,), (150,)])
+def test_a_restart_outside_of_the_run_or_out_of_order_is_refused(restarts: tuple[int, ...]) -> None:
+    with pytest.raises(ConfigError, match=r"schedule\.restarts"):
+        cosine(100, restarts=restarts)
+
+
+def test_step_falls_at_each_milestone() -> None:
+    factor = step(100, milestones=(30, 60), gamma=0.1)
+    values = [factor(now) for now in (0, 29, 30, 59, 60, 99)]
+    assert values == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
+
+
+def test_constant_stays() -> None:
+    factor = constant(100, warmup_iterations=10, warmup_start=0.0)
+    assert [factor(now) for now in (0, 5, 10, 99)] == [0.0, 0.5, 1.0, 1.0]
+
+
+# ---------------------------------------------------------------- parameter groups
+def groups_of(model: nn.Module, **options: Any) -> list[dict[str, Any]]:
+    settings = {"lr": 0.1, "weight_decay": 0.01, "decay_norms": False, "backbone_multiplier": 1.0}
+    return parameter_groups(model, **{**settings, **options})
+
+
+def test_norms_biases_and_slopes_do_not_decay() -> None:
+    model = Net()
+    decay = {
+        id(item): group["weight_decay"] for group in groups_of(model) for item in group["params"]
+    }
+    assert {name: decay[id(item)] for name, item in model.named_parameters()} == {
+        "backbone.0.weight": 0.01,
+        "backbone.0.bias": 0.0,
+        "backbone.1.weight": 0.0,
+        "backbone.1.bias": 0.0,
+        "head.0.weight": 0.01,
+        "head.0.bias": 0.0,
+        "head.1.weight": 0.0,
+    }
+
+
+def test_all_parameters_decay_if_asked() -> None:
+    assert {group["weight_decay"] for group in groups_of(Net(), decay_norms=True)} == {0.01}
+
+
+def test_the_backbone_has_its_own_rate() -> None:
+    model = Net()
+    rates = {
+        id(item): group["lr"]
+        for group in groups_of(model, backbone_multiplier=0.1)
+        for item in group["params"]
+    }
+    for name, item in model.named_parameters():
+        assert rates[id(item)] == pytest.approx(0.01 if name.startswith("backbone") else 0.1)
+
+
+def test_a_multiplier_needs_a_backbone() -> None:
+    with pytest.raises(ConfigError, match=r"optimizer\.backbone_multiplier"):
+        groups_of(nn.Conv2d(3, 3, 1), backbone_multiplier=0.1)
+
+
+def test_every_trainable_parameter_is_in_exactly_one_group() -> None:
+    model = Net()
+    model.head[0].weight.requires_grad_(False)
+    found = [id(item) for group in groups_of(model) for item in group["params"]]
+    wanted = {id(item) for item in model.parameters() if item.requires_grad}
+    assert len(found) == len(set(found))
+    assert set(found) == wanted
+
+
+# ---------------------------------------------------------------- optimizers
+def test_the_schedule_scales_each_group_by_its_own_rate() -> None:
+    optimizer = sgd(Net(), lr=0.1, backbone_multiplier=0.1)
+    for factor in (1.0, 0.5, 0.0, 0.25):
+        apply_schedule(optimizer, factor)
+        rates = {group["lr"] for group in optimizer.param_groups}
+        assert rates == {0.1 * 0.1 * factor, 0.1 * factor}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_rates_of_groups_survive_saving_at_any_factor(name: str) -> None:
+    first = OPTIMIZERS[name](Net(), lr=0.1, backbone_multiplier=0.1)
+    apply_schedule(first, 1.0)
+    apply_schedule(first, 0.3)
+    second = OPTIMIZERS[name](Net(), lr=7.0, backbone_multiplier=0.5)
+    apply_schedule(second, 1.0)
+    second.load_state_dict(first.state_dict())
+    apply_schedule(first, 0.2)
+    apply_schedule(second, 0.2)
+    assert [group["lr"] for group in second.param_groups] == [
+        group["lr"] for group in first.param_groups
+    ]
+
+
+def test_adam_adds_the_decay_to_the_gradient_and_adamw_does_not() -> None:
+    def after_one_step(build: Any) -> float:
+        model = nn.Linear(1, 1, bias=False)
+        nn.init.constant_(model.weight, 2.0)
+        optimizer = build(model, lr=0.1, weight_decay=0.5, decay_norms=True)
+        model.weight.grad = torch.zeros(1, 1)
+        optimizer.step()
+        return float(model.weight.detach())
+
+    assert after_one_step(adam) == pytest.approx(1.9)  # a gradient of any size moves by lr
+    assert after_one_step(adamw) == pytest.approx(2.0 * (1 - 0.1 * 0.5))
+    assert after_one_step(sgd) == pytest.approx(2.0 - 0.1 * 0.5 * 2.0)
+
+
+def test_each_optimizer_has_a_rule_for_the_batch_size() -> None:
+    assert BATCH_SCALING == {"sgd": 1.0, "adam": 0.5, "adamw": 0.5}
+    assert set(BATCH_SCALING) == set(OPTIMIZERS)
