@@ -241,14 +241,13 @@ def test_json_leaves_only_the_document_on_stdout(
 ) -> None:
     def verb(*, shared: Shared) -> None:
         shared.log("reading")
-        shared.display({"event": "train", "step": 1, "loss": 0.5})
         shared.finish({"score": 0.25, "none": float("nan")}, "score 0.25")
 
     use(verb)
     main(["env", "--json"])
     captured = capsys.readouterr()
     assert json.loads(captured.out) == {"score": 0.25, "none": None}
-    assert captured.err == "reading\nstep 1  loss 0.5\n"
+    assert captured.err == "reading\n"
     main(["env"])
     assert capsys.readouterr().out == "score 0.25\n"
     main(["env", "--quiet"])

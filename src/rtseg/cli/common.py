@@ -16,7 +16,7 @@ last parameter is the keyword `shared`:
 - The module imports torch and rooms that need it only inside functions.
 - The verb calls `shared.finish(document, *renderables)` once: with `--json` the document is the
   only thing on stdout, otherwise the renderables (strings, rich tables) are. Everything else goes
-  to stderr: `shared.log(text)`, `shared.display(event)` for events of a run, `shared.progress`.
+  to stderr: `shared.log(text)`, `shared.progress(label)`, and `run_display` for events of a run.
 - Errors are raised, never printed: the boundary in `main.py` prints one line, chooses the exit
   code, and with `--json` prints `{"error": {...}}`. A verb whose document already tells what failed
   returns the exit code instead.
@@ -86,10 +86,6 @@ class Shared:
         """Write a line to stderr unless `--quiet`."""
         if not self.quiet:
             print(text, file=sys.stderr, flush=True)
-
-    def display(self, event: Mapping[str, Any]) -> None:
-        """Write an event of a run as one line to stderr."""
-        self.log(event_line(event))
 
     @contextmanager
     def progress(self, label: str) -> Iterator[Progress]:
