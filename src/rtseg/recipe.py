@@ -24,6 +24,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
+from yaml import YAMLError  # type: ignore[import-untyped]
 
 from rtseg.checkpoint import ModelInfo, create_model, environment, git_revision, versions
 from rtseg.config import call, check, pick
@@ -105,8 +106,9 @@ def read_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         config = _override(plain, overrides)
         before = _plain(plain)
         sections = _plain(config)
-    except (OmegaConfBaseException, ValueError, OSError) as error:
-        message = str(error).strip().splitlines()[0]
+    except (OmegaConfBaseException, YAMLError, ValueError, OSError) as error:
+        lines = [line.strip() for line in str(error).strip().splitlines()]
+        message = " ".join(lines) if isinstance(error, YAMLError) else lines[0]
         fix = "correct the YAML or the override"
         raise ConfigError(f"cannot be read ({message})", where=str(base), fix=fix) from None
     _check_sections(sections, str(source))
