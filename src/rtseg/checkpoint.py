@@ -68,11 +68,18 @@ class ModelInfo:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A loaded network (evaluation mode, on the CPU) with the facts of its folder."""
+    """A loaded network (evaluation mode, on the CPU) with the facts of its folder.
+
+    Calling it calls the network: images (B, 3, H, W) -> the output of its task.
+    """
 
     model: nn.Module
     info: ModelInfo
     path: Path
+
+    def __call__(self, images: Tensor) -> Any:
+        """Return the output of the network."""
+        return self.model(images)
 
 
 def list_models(pattern: str = "*") -> list[str]:

@@ -137,8 +137,9 @@ def _predict(plan: Plan, output: Path) -> list[Any]:
         path = write_image(output / "scenes" / f"scene_{number}.png", sample.image)
         result = predictor(path)
         result.save(output / "predictions")
-        arrays = [enlarge(item) for item in (sample.image, sample.labels["semantic"], result.mask)]
-        picture = comparison(*arrays, result.palette, result.names, columns=2)
+        maps = [enlarge(item) for item in (sample.labels["semantic"], result.mask)]
+        image, names = enlarge(sample.image), result.names
+        picture = comparison(image, maps[0], maps[1], result.palette, names, columns=2)
         write_image(output / "comparisons" / f"scene_{number}.png", picture)
         pictures.append(picture)
     return pictures
