@@ -226,9 +226,10 @@ def _apply(session: Session, state: dict[str, Any]) -> None:
     fabric.strategy.precision.load_state_dict(state["scaler"])
     if session.plan.options.threads is None:
         torch.set_num_threads(state["threads"])
-    torch.set_rng_state(state["random"]["cpu"][fabric.global_rank])
+    # A copy: PyTorch reads a row of a larger tensor beyond its end and crashes.
+    torch.set_rng_state(state["random"]["cpu"][fabric.global_rank].clone())
     if fabric.device.type == "cuda" and "cuda" in state["random"]:
-        torch.cuda.set_rng_state(state["random"]["cuda"][fabric.global_rank])
+        torch.cuda.set_rng_state(state["random"]["cuda"][fabric.global_rank].clone())
     session.step = state["step"]
     session.best, session.best_step, session.waited = state["best"]
     session.scores = state["scores"]
