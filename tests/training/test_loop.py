@@ -573,7 +573,7 @@ def test_options_that_make_no_sense_are_refused(options: dict[str, Any], where: 
         {"batch_size": 11}, {"accumulate": 3}, {"devices": 3},
         {"optimizer": functools.partial(sgd, lr=0.1, backbone_multiplier=0.1)},
     ],
-    ids=str,
+    ids=lambda options: next(iter(options)),
 )  # fmt: skip
 def test_a_plan_that_could_not_start_is_refused_by_its_check(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
