@@ -127,7 +127,8 @@ def test_faulty_data_stop_a_run_before_its_first_step(
     image = sorted((root / "images" / "train").iterdir())[0]
     image.write_bytes(image.read_bytes()[:40])
     section = f"data.train={{name: native, root: {root}, split: train}}"
-    arguments = ["train", "lsa_binet/synthetic", section, "data.val=null", "train.batch_size=1"]
+    changes = ["data.val=null", "train.batch_size=1", "task.class_weights=none"]
+    arguments = ["train", "lsa_binet/synthetic", section, *changes]
     assert main([*arguments, "--output", str(tmp_path / "run")]) == 3
     message = capsys.readouterr().err
     assert image.name in message
