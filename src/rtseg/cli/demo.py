@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 RECIPE = "lsa_binet/synthetic"
 SCORED, SHOWN = 200, 6
 STEP_LIMITS = (40, 1500)
+TRAINING_SHARE = 0.85
+"""Of the time that is granted; the rest is for validation and for slower moments."""
 CONTENT = ("run", "scenes", "predictions", "comparisons")
 REPORT = "report.html"
 
@@ -81,7 +83,7 @@ def _fitted_recipe(minutes: float, shared: Shared) -> Recipe:
         changes.append(f"train.device={shared.device}")
     probe = build(read_recipe(RECIPE, [*changes, "data.val=null"]))
     seconds = _seconds_per_step(probe)
-    steps = min(max(round(0.9 * 60 * minutes / seconds), STEP_LIMITS[0]), STEP_LIMITS[1])
+    steps = min(max(round(TRAINING_SHARE * 60 * minutes / seconds), STEP_LIMITS[0]), STEP_LIMITS[1])
     shared.log(f"a step takes {seconds:.2f} s here: {steps} steps fit into {minutes:g} min")
     changes += [f"train.iterations={steps}", f"train.val_every={-(-steps // 3)}"]
     return read_recipe(RECIPE, changes)
