@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from rtseg.structures import ClassInfo, Sample
+from rtseg.training.options import native_bf16
 
 WAYS: dict[str, dict[str, Any]] = {
     "fp32": {},
@@ -180,8 +181,27 @@ def main() -> None:
             flush=True,
         )
     if arguments.output:
-        arguments.output.write_text(json.dumps({"protocol": vars(arguments) | {"output": None},
-                                                "rows": rows}, indent=2) + "\n")  # fmt: skip
+        protocol = {
+            "torch": version,
+            "threads": threads,
+            "processor": processor_name(),
+            "bf16_instructions": native_bf16("cpu"),
+            "device": arguments.device,
+            "size": arguments.size,
+            "batch": arguments.batch,
+            "steps": arguments.steps,
+            "speed": f"median of the steps after the first {skip}",
+        }
+        document = {"protocol": protocol, "rows": rows}
+        arguments.output.write_text(json.dumps(document, indent=2) + "\n")
+
+
+def processor_name() -> str:
+    """Return what Linux calls the processor, with its family and model numbers."""
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    facts = dict(line.split(":", 1) for line in lines if ":" in line)
+    values = {key.strip(): value.strip() for key, value in facts.items()}
+    return f"{values['model name']}, family {values['cpu family']}, model {values['model']}"
 
 
 if __name__ == "__main__":
