@@ -233,6 +233,6 @@ def _apply(session: Session, state: dict[str, Any]) -> None:
     session.step = state["step"]
     session.best, session.best_step, session.waited = state["best"]
     session.scores = state["scores"]
-    session.scored_step = state.get("scored_step", 0)
-    session.terms, session.summed = state.get("sums", ({}, 0))
+    session.scored_step = state["scored_step"]
+    session.terms, session.summed = state["sums"]
     session.bad_files = set(state["bad_files"])
