@@ -12,7 +12,7 @@ import typer
 
 from rtseg.cli.common import Shared
 from rtseg.cli.run_display import duration, run_display
-from rtseg.cli.val import refuse_existing, score_tables
+from rtseg.cli.val import count_images, refuse_existing, score_tables
 
 if TYPE_CHECKING:
     from rtseg.checkpoint import Checkpoint
@@ -106,14 +106,8 @@ def _score(loaded: Checkpoint, plan: Plan, output: Path, shared: Shared) -> Eval
 
     dataset = _scenes(plan, split="val", length=SCORED)
     with shared.progress("scoring") as progress:
-        done = 0
-
-        def visit(_batch: Any, results: Sequence[Any]) -> None:
-            nonlocal done
-            done += len(results)
-            progress(done, len(dataset))
-
         device = choose_device(shared.device)
+        visit = count_images(progress, len(dataset))
         result = score(loaded, dataset, device=device, visit=visit)
     protocol = {"data": f"synthetic val, {SCORED} scenes", "size": "native", "precision": "fp32"}
     write_evaluation(result, output, protocol=protocol)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from rtseg.cli.common import Shared, make_table
+from rtseg.cli.common import Progress, Shared, make_table
 from rtseg.errors import DataError
 
 FILES = ("metrics.json", "per_class.csv", "confusion.png")
@@ -39,13 +39,7 @@ def val(
     dataset = open_data(data, split)
     device = choose_device(shared.device)
     with shared.progress("scoring") as progress:
-        done = 0
-
-        def visit(_batch: Any, results: Sequence[Any]) -> None:
-            nonlocal done
-            done += len(results)
-            progress(done, len(dataset))
-
+        visit = count_images(progress, len(dataset))
         result = score(loaded, dataset, device=device, workers=workers, visit=visit)
     protocol = {
         "checkpoint": str(loaded.path), "model": loaded.info.name, "data": data, "split": split,
@@ -57,6 +51,18 @@ def val(
         "protocol": protocol, "scores": result.scores, "per_class": result.per_class, "files": files
     }  # fmt: skip
     shared.finish(document, *score_tables(result), f"written to {output}")
+
+
+def count_images(progress: Progress, total: int) -> Callable[[Any, Sequence[Any]], None]:
+    """Return a visitor of an evaluation that shows how many images are done."""
+    done = 0
+
+    def visit(_batch: Any, results: Sequence[Any]) -> None:
+        nonlocal done
+        done += len(results)
+        progress(done, total)
+
+    return visit
 
 
 def refuse_existing(folder: Path, names: Sequence[str], shared: Shared) -> None:
