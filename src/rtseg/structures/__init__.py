@@ -1,0 +1,55 @@
+"""The shared types: of models, data sets, losses and metrics, and what users get.
+
+Every tensor shape is written (B, C, H, W). Label maps hold class ids 0..C-1 and `IGNORE_INDEX`
+where nothing is known.
+"""
+
+from __future__ import annotations
+
+from rtseg.structures.outputs import (
+    ClassificationOutput,
+    MaskOutput,
+    RoadLaneOutput,
+    SemanticOutput,
+)
+from rtseg.structures.results import (
+    ClassificationResult,
+    InstanceResult,
+    PanopticResult,
+    RoadLaneResult,
+)
+from rtseg.structures.samples import (
+    IGNORE_INDEX,
+    Batch,
+    ClassificationTarget,
+    ClassInfo,
+    ImageMeta,
+    MaskTarget,
+    RoadLaneTarget,
+    Sample,
+    Segment,
+    SemanticTarget,
+)
+from rtseg.structures.semantic_result import SemanticResult
+
+__all__ = [
+    "IGNORE_INDEX",
+    "Batch",
+    "ClassInfo",
+    "ClassificationOutput",
+    "ClassificationResult",
+    "ClassificationTarget",
+    "ImageMeta",
+    "InstanceResult",
+    "MaskOutput",
+    "MaskTarget",
+    "PanopticResult",
+    "RoadLaneOutput",
+    "RoadLaneResult",
+    "RoadLaneTarget",
+    "Sample",
+    "Segment",
+    "SemanticOutput",
+    "SemanticResult",
+    "SemanticTarget",
+]
