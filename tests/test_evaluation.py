@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,9 +13,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from rtseg.checkpoint import Checkpoint, ModelInfo
 from rtseg.data.loader import eval_loader, opened
 from rtseg.errors import DataError
-from rtseg.evaluation import evaluate
+from rtseg.evaluation import Evaluation, evaluate, score, write_evaluation
 from rtseg.structures import Batch, Sample, SemanticOutput
 from rtseg.tasks.semantic import SemanticTask
 from training.toy import CLASSES, PREPROCESS, Pictures, Toy
@@ -139,3 +144,73 @@ def test_the_metric_can_go_on_counting_afterwards() -> None:
     result = TASK.postprocess(Toy().eval()(batch.images), batch.meta)[0]
     first.update(result, batch.target[0])
     assert first.matrix().sum() == 2 * pixels + sample.labels["semantic"].size
+
+
+# ---------------------------------------------------------------- of a checkpoint
+def test_the_task_of_a_checkpoint_has_the_options_of_its_recipe(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[tuple[Any, ...]] = []
+
+    def remember(*given: Any) -> SemanticTask:
+        seen.append(given)
+        return TASK
+
+    monkeypatch.setattr("rtseg.evaluation.rebuild", remember)
+    section = {"name": "semantic", "loss": "ohem"}
+    info = ModelInfo("", {}, "semantic", CLASSES, asdict(PREPROCESS), {"task": section})
+    checkpoint = Checkpoint(Toy(), info, Path())
+    by_recipe = score(checkpoint, Pictures(2))
+    without = score(replace(checkpoint, info=replace(info, recipe={})), Pictures(2))
+    assert seen == [("semantic", CLASSES, section), ("semantic", CLASSES, {})]
+    assert (
+        by_recipe.scores
+        == without.scores
+        == evaluate(checkpoint.model, TASK, batches(Pictures(2))).scores
+    )
+
+
+# ---------------------------------------------------------------- files
+def test_files_of_a_semantic_evaluation(tmp_path: Path) -> None:
+    result = evaluate(Toy(), TASK, batches(Pictures(2)))
+    files = write_evaluation(result, tmp_path, protocol={"split": "val"})
+    assert {key: path.name for key, path in files.items()} == {
+        "metrics": "metrics.json", "per_class": "per_class.csv", "confusion": "confusion.png",
+    }  # fmt: skip
+    document = json.loads(files["metrics"].read_text(encoding="utf-8"))
+    assert document["protocol"] == {"split": "val"}
+    assert document["scores"] == result.scores
+    assert document["images"] == 2
+    with files["per_class"].open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["name"] for row in rows] == ["low", "middle", "high"]
+    assert [float(row["iou"]) for row in rows] == [row["iou"] for row in result.per_class]
+
+
+class Fake:
+    """Scores with any columns and matrices."""
+
+    def __init__(self, **matrices: Any) -> None:
+        self.held = matrices
+
+    def matrices(self) -> dict[str, Any]:
+        return self.held
+
+
+def test_files_follow_what_the_metric_has(tmp_path: Path) -> None:
+    pair = (np.array([[3, 1], [0, 2]]), ["background", "area"])
+    rows: list[dict[str, Any]] = [{"name": "a", "pq": 0.5}, {"name": "b", "pq": None, "sq": 1.0}]
+    result = Evaluation({"pq": 0.5}, rows, Fake(drivable=pair, lane=pair), 1, 0.5)
+    files = write_evaluation(result, tmp_path, protocol={})
+    assert {key: path.name for key, path in files.items()} == {
+        "metrics": "metrics.json", "per_class": "per_class.csv",
+        "confusion_drivable": "confusion_drivable.png", "confusion_lane": "confusion_lane.png",
+    }  # fmt: skip
+    assert all(path.is_file() for path in files.values())
+    assert files["per_class"].read_text(encoding="utf-8").split() == [
+        "name,pq,sq",
+        "a,0.5,",
+        "b,,1.0",
+    ]
+    bare = write_evaluation(Evaluation({}, [], Fake(), 0, 0.0), tmp_path / "bare", protocol={})
+    assert list(bare) == ["metrics"]

@@ -7,7 +7,7 @@ import csv
 import io
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from rtseg.data.loader import eval_loader, opened
 from rtseg.data.transforms import Preprocess
 from rtseg.errors import DataError
 from rtseg.structures import Batch
-from rtseg.tasks import TASKS, Task
+from rtseg.tasks import Task, rebuild
 
 Visitor = Callable[[Batch, list[Any]], None]
 
@@ -117,7 +117,7 @@ def score(
             where=str(checkpoint.path),
             fix="score it on data with the classes that it was trained with",
         )
-    task = TASKS[info.task](info.classes)
+    task = rebuild(info.task, info.classes, info.recipe.get("task", {}))
     preprocess = call(Preprocess, info.preprocess, section="preprocess")
     loader = eval_loader(dataset, preprocess=preprocess, target=task.target, workers=workers)
     model = checkpoint.model.to(device)
@@ -127,11 +127,11 @@ def score(
 def write_evaluation(
     result: Evaluation, folder: Path, *, protocol: Mapping[str, Any]
 ) -> dict[str, Path]:
-    """Write `metrics.json`, `per_class.csv` and `confusion.png`; return their paths.
+    """Write `metrics.json`, `per_class.csv` and the confusion matrices; return their paths.
 
     Args:
-        result: Scores and confusion matrix.
-        folder: Where they go.
+        result: Scores; a metric without classes or matrices has no such files.
+        folder: Where they go: `confusion.png`, or `confusion_<name>.png` if there are several.
         protocol: How the scores came about: checkpoint, data, split, size and so on.
     """
     document = {
@@ -142,14 +142,22 @@ def write_evaluation(
         "seconds": round(result.seconds, 3),
     }
     text = json.dumps(document, indent=2) + "\n"
-    rows = io.StringIO()
-    writer = csv.DictWriter(rows, fieldnames=list(result.per_class[0]))
+    files = {"metrics": visualize.write_text(folder / "metrics.json", text)}
+    if result.per_class:
+        table = _table(result.per_class)
+        files["per_class"] = visualize.write_text(folder / "per_class.csv", table)
+    for name, (matrix, names) in result.metric.matrices().items():
+        stem = name if name == "confusion" else f"confusion_{name}"
+        picture = visualize.confusion_picture(matrix, names)
+        files[stem] = visualize.write_image(folder / f"{stem}.png", picture)
+    return files
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return rows as CSV; each column stands where it first occurs, a missing value is empty."""
+    columns = dict.fromkeys(key for row in rows for key in row)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(columns))
     writer.writeheader()
-    writer.writerows(result.per_class)
-    names = [row["name"] for row in result.per_class]
-    picture = visualize.confusion_picture(result.metric.matrix(), names)
-    return {
-        "metrics": visualize.write_text(folder / "metrics.json", text),
-        "per_class": visualize.write_text(folder / "per_class.csv", rows.getvalue()),
-        "confusion": visualize.write_image(folder / "confusion.png", picture),
-    }
+    writer.writerows(rows)
+    return text.getvalue()

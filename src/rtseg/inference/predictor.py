@@ -21,7 +21,7 @@ from rtseg.data.transforms import Preprocess
 from rtseg.errors import CheckpointError, ConfigError, DataError, MissingError, nearest
 from rtseg.inference.sources import image_paths, is_single_image
 from rtseg.structures import SemanticResult
-from rtseg.tasks import TASKS, Task
+from rtseg.tasks import Task, rebuild
 
 SMALLEST = 32
 """Smallest height and width of an image, in pixels."""
@@ -195,16 +195,15 @@ def task_and_preprocess(loaded: checkpoint.Checkpoint) -> tuple[Task, Preprocess
     """Build the task and the preprocessing that a checkpoint was trained with.
 
     Raises:
-        CheckpointError: Its `config.json` names an unknown task or preprocessing.
+        CheckpointError: Its `config.json` names an unknown task, option or preprocessing.
     """
     info, where = loaded.info, str(loaded.path / checkpoint.CONFIG)
-    if info.task not in TASKS:
-        raise CheckpointError(f"task {info.task!r} is unknown", where=where, fix="update rtseg")
     try:
+        task = rebuild(info.task, info.classes, info.recipe.get("task", {}))
         preprocess = config.call(Preprocess, info.preprocess, section="preprocess")
     except ConfigError as error:
         raise CheckpointError(error.what, where=where, fix="update rtseg") from None
-    return TASKS[info.task](info.classes), preprocess
+    return task, preprocess
 
 
 def choose_device(name: str) -> torch.device:

@@ -163,6 +163,10 @@ class SegmentationScores(Metric):
         with self.sync_context():
             return self.confusion.cpu().numpy().copy()
 
+    def matrices(self) -> dict[str, tuple[NDArray[np.int64], list[str]]]:
+        """Return `confusion`: `matrix` and the class names; every process must call it."""
+        return {"confusion": (self.matrix(), list(self.class_names))}
+
     def compute(self) -> dict[str, float]:
         """Score everything seen so far.
 
