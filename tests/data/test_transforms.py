@@ -184,6 +184,43 @@ def test_options_that_make_no_sense_are_refused(options: dict[str, Any]) -> None
         Augment(**options)
 
 
+# ---------------------------------------------------------------- samples of published recipes
+PINNED = {
+    "nothing": (Augment(), (69122464, 69122464), (1291666, 1291666)),
+    "scales": (
+        Augment(crop=(40, 56), scales=(0.5, 1.0, 1.75), flip=0.5),
+        (44013727, 45443071),
+        (853879, 838520),
+    ),
+    "range": (
+        Augment(
+            crop=(64, 64), scale_range=(0.5, 2.0), flip=0.5,
+            brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1,
+        ),
+        (62565876, 95992301),
+        (1530816, 3931090),
+    ),
+}  # fmt: skip
+
+
+def checksum(values: np.ndarray) -> float:
+    """A sum that moves with every value and with its place."""
+    flat = values.astype(np.float64).ravel()
+    return float(flat @ (1 + np.arange(flat.size) % 97))
+
+
+@pytest.mark.parametrize("name", PINNED)
+def test_a_configuration_goes_on_to_give_the_samples_it_always_gave(name: str) -> None:
+    rows, columns = np.mgrid[:48, :80]
+    image = np.stack([rows * 5 + columns, columns * 3, rows * columns], axis=-1) % 256
+    classes = (rows // 7 + columns // 9) % 19
+    sample = Sample(image.astype(np.uint8), {"semantic": classes.astype(np.uint8)})
+    augment, images, labels = PINNED[name]
+    results = [applied(augment, sample, seed) for seed in (0, 1)]
+    assert [checksum(item.image) for item in results] == pytest.approx(images, rel=1e-5)
+    assert [checksum(item.labels["semantic"]) for item in results] == list(labels)
+
+
 # ---------------------------------------------------------------- preprocessing
 def test_every_channel_has_its_own_mean_and_deviation() -> None:
     preprocess = Preprocess(mean=(10.0, 20.0, 30.0), std=(2.0, 4.0, 5.0), stride=1)
