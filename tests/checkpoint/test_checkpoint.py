@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from rtseg import checkpoint
 from rtseg.checkpoint import ModelInfo, create_model, list_models, load, read_state, save
+from rtseg.checkpoint import folder as folders
 from rtseg.errors import CheckpointError, DataError
 from rtseg.structures import ClassInfo
 
@@ -145,10 +146,10 @@ def crash_after(calls: int, function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 POINTS: list[tuple[Any, str, int]] = [
-    (checkpoint, "save_file", 0),
-    (checkpoint, "model_card", 0),
+    (folders, "save_file", 0),
+    (folders, "model_card", 0),
     (torch, "save", 0),
-    *[(checkpoint, "_flush", calls) for calls in range(6)],
+    *[(folders, "_flush", calls) for calls in range(6)],
     (Path, "rename", 0),
     (Path, "rename", 1),
     *[(shutil, "rmtree", calls) for calls in range(3)],
@@ -186,7 +187,7 @@ def test_a_crash_between_the_two_renames_leaves_the_previous_one(
 
 
 @pytest.mark.parametrize(
-    ("place", "name"), [(checkpoint, "save_file"), (torch, "save"), (Path, "rename")]
+    ("place", "name"), [(folders, "save_file"), (torch, "save"), (Path, "rename")]
 )
 def test_a_full_disk_is_an_error_of_one_sentence_and_costs_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: Any, name: str

@@ -1,0 +1,64 @@
+"""Checkpoints: a folder that holds all that is needed to use a network again.
+
+    model.safetensors   weights (the averaged ones if the run averages)
+    config.json         architecture, classes, preprocessing, recipe, versions, scores
+    README.md           model card, generated from the same facts
+    train_state.pt      only while training: optimizer, position, random state (loads with
+                        weights_only=True)
+
+A folder appears as a whole or not at all: it is written under a temporary name, flushed, and
+renamed.
+"""
+
+from __future__ import annotations
+
+from rtseg.checkpoint.facts import environment, git_revision, model_card, versions
+from rtseg.checkpoint.folder import (
+    CONFIG,
+    STATE,
+    WEIGHTS,
+    locate,
+    previous_of,
+    read_info,
+    read_state,
+    read_weights,
+    save,
+)
+from rtseg.checkpoint.info import FORMAT, ModelInfo
+from rtseg.checkpoint.networks import (
+    Checkpoint,
+    class_count,
+    class_layers,
+    create_model,
+    fill,
+    list_models,
+    load,
+)
+from rtseg.checkpoint.starting import Started, start_from
+
+__all__ = [
+    "CONFIG",
+    "FORMAT",
+    "STATE",
+    "WEIGHTS",
+    "Checkpoint",
+    "ModelInfo",
+    "Started",
+    "class_count",
+    "class_layers",
+    "create_model",
+    "environment",
+    "fill",
+    "git_revision",
+    "list_models",
+    "load",
+    "locate",
+    "model_card",
+    "previous_of",
+    "read_info",
+    "read_state",
+    "read_weights",
+    "save",
+    "start_from",
+    "versions",
+]
