@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rtseg.nn.depthwise import DepthwiseConv2d, same_padding
+from rtseg.nn.depthwise import DepthwiseConv2d, gradient_needs_float32, same_padding
 
 
 def weight_gradient(conv: nn.Conv2d, x: Tensor, out_gradient: Tensor, *, half: bool) -> Tensor:
@@ -50,12 +50,12 @@ def test_result_has_the_type_of_the_autocast() -> None:
 def test_float32_is_kept_to_dilated_layers_under_autocast_with_gradients() -> None:
     x = torch.randn(1, 4, 9, 9)
     tall, wide = DepthwiseConv2d(4, dilation=(2, 1)), DepthwiseConv2d(4, dilation=(1, 2))
-    assert not tall._gradient_needs_float32(x)
+    assert not gradient_needs_float32(tall, x)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert tall._gradient_needs_float32(x)
-        assert not wide._gradient_needs_float32(x)
+        assert gradient_needs_float32(tall, x)
+        assert not gradient_needs_float32(wide, x)
         with torch.no_grad():
-            assert not tall._gradient_needs_float32(x)
+            assert not gradient_needs_float32(tall, x)
 
 
 @pytest.mark.parametrize(("dilation", "expected"), [((2, 1), torch.float32), ((1, 2), None)])

@@ -46,20 +46,28 @@ class DepthwiseConv2d(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (the name nn.Conv2d uses)
         """Convolve (B, C, H, W) to (B, D, H, W)."""
-        if not self._gradient_needs_float32(input):
-            return super().forward(input)
-        with torch.autocast("cpu", enabled=False):
-            bias = None if self.bias is None else self.bias.float()
-            result: Tensor = self._conv_forward(input.float(), self.weight.float(), bias)
-        return result.to(torch.get_autocast_dtype("cpu"))
+        return convolve(self, input, self.weight)
 
-    def _gradient_needs_float32(self, x: Tensor) -> bool:
-        return (
-            self.dilation[0] > 1
-            and x.device.type == "cpu"
-            and torch.is_autocast_enabled("cpu")
-            and torch.is_grad_enabled()
-        )
+
+def convolve(conv: nn.Conv2d, x: Tensor, weight: Tensor) -> Tensor:
+    """Convolve as the depth-wise `conv` would with another weight, in float32 where it must be."""
+    if not gradient_needs_float32(conv, x):
+        result: Tensor = conv._conv_forward(x, weight, conv.bias)
+        return result
+    with torch.autocast("cpu", enabled=False):
+        bias = None if conv.bias is None else conv.bias.float()
+        result = conv._conv_forward(x.float(), weight.float(), bias)
+    return result.to(torch.get_autocast_dtype("cpu"))
+
+
+def gradient_needs_float32(conv: nn.Conv2d, x: Tensor) -> bool:
+    """Return whether training a depth-wise `conv` on `x` would meet the wrong gradients."""
+    return (
+        conv.dilation[0] > 1
+        and x.device.type == "cpu"
+        and torch.is_autocast_enabled("cpu")
+        and torch.is_grad_enabled()
+    )
 
 
 def same_padding(kernel_size: tuple[int, int], dilation: tuple[int, int]) -> tuple[int, int]:
