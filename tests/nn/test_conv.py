@@ -30,6 +30,12 @@ def test_activation_can_be_left_out() -> None:
     assert sum(p.numel() for p in block.parameters()) == 3 * 5 + 2 * 5
 
 
+def test_activation_can_be_a_plain_relu() -> None:
+    block = ConvNormAct(3, 5, 1, activation="relu").eval()
+    x = torch.randn(1, 3, 4, 4)
+    torch.testing.assert_close(block(x), block.norm(block.conv(x)).clamp(min=0))
+
+
 def test_depthwise_block_keeps_the_size_under_dilation() -> None:
     block = ConvNormAct(4, 4, (3, 1), depthwise=True, dilation=(8, 1))
     assert block.conv.groups == 4

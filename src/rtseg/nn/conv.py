@@ -26,7 +26,7 @@ class ConvNormAct(nn.Module):
         stride: Step of both sides.
         dilation: Dilation along height and width; needs `depthwise`.
         depthwise: Convolve every channel on its own; channels in and out must agree.
-        activation: PReLU with one slope per channel, or none.
+        activation: PReLU with one slope per channel, ReLU, or none.
         eps: Added to the variance by the batch norm.
     """
 
@@ -39,7 +39,7 @@ class ConvNormAct(nn.Module):
         stride: int = 1,
         dilation: tuple[int, int] = (1, 1),
         depthwise: bool = False,
-        activation: Literal["prelu", "none"] = "prelu",
+        activation: Literal["prelu", "relu", "none"] = "prelu",
         eps: float = 1e-3,
     ) -> None:
         super().__init__()
@@ -59,6 +59,8 @@ class ConvNormAct(nn.Module):
         )
         self.norm: nn.Module = nn.BatchNorm2d(out_channels, eps=eps)
         self.act: nn.Module = nn.PReLU(out_channels) if activation == "prelu" else nn.Identity()
+        if activation == "relu":
+            self.act = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, D, H / stride, W / stride), rounded up."""
