@@ -20,7 +20,7 @@ from rtseg.data.files import read_image
 from rtseg.data.transforms import Preprocess
 from rtseg.errors import CheckpointError, ConfigError, DataError, MissingError, nearest
 from rtseg.inference.sources import image_paths, is_single_image
-from rtseg.structures import SemanticResult
+from rtseg.structures import Result
 from rtseg.tasks import Task, rebuild
 
 SMALLEST = 32
@@ -32,7 +32,6 @@ _DEEP_MODES = ("I", "F")  # more than 8 bits per channel; I;16 begins alike
 
 ImageLike = str | Path | Image.Image | NDArray[Any] | Tensor
 """A path, a PIL image, (H, W, 3) RGB of NumPy, or (3, H, W) RGB of torch."""
-Result = SemanticResult
 
 
 class Predictor:

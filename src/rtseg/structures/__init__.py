@@ -6,18 +6,15 @@ where nothing is known.
 
 from __future__ import annotations
 
+from rtseg.structures.mask_results import InstanceResult, PanopticResult
 from rtseg.structures.outputs import (
     ClassificationOutput,
     MaskOutput,
     RoadLaneOutput,
     SemanticOutput,
 )
-from rtseg.structures.results import (
-    ClassificationResult,
-    InstanceResult,
-    PanopticResult,
-    RoadLaneResult,
-)
+from rtseg.structures.result import Result
+from rtseg.structures.results import ClassificationResult, RoadLaneResult
 from rtseg.structures.samples import (
     IGNORE_INDEX,
     Batch,
@@ -44,6 +41,7 @@ __all__ = [
     "MaskOutput",
     "MaskTarget",
     "PanopticResult",
+    "Result",
     "RoadLaneOutput",
     "RoadLaneResult",
     "RoadLaneTarget",

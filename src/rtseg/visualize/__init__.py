@@ -3,33 +3,53 @@
 from __future__ import annotations
 
 from rtseg.visualize.charts import bar_chart, confusion_picture, curves
+from rtseg.visualize.drawing import NEUTRAL
 from rtseg.visualize.files import (
+    PictureFile,
     png_data_uri,
     write_bytes,
     write_image,
     write_mask,
     write_text,
 )
+from rtseg.visualize.legend import KeyEntry, key_panel, write_lines
 from rtseg.visualize.overlay import colorize, comparison, contact_sheet, overlay
 from rtseg.visualize.polygons import mask_to_polygons
+from rtseg.visualize.regions import (
+    Region,
+    bounding_box,
+    inner_edge,
+    paint_regions,
+    vary_color,
+)
 from rtseg.visualize.report import Picture, Section, Table, html_page
 
 __all__ = [
+    "NEUTRAL",
+    "KeyEntry",
     "Picture",
+    "PictureFile",
+    "Region",
     "Section",
     "Table",
     "bar_chart",
+    "bounding_box",
     "colorize",
     "comparison",
     "confusion_picture",
     "contact_sheet",
     "curves",
     "html_page",
+    "inner_edge",
+    "key_panel",
     "mask_to_polygons",
     "overlay",
+    "paint_regions",
     "png_data_uri",
+    "vary_color",
     "write_bytes",
     "write_image",
+    "write_lines",
     "write_mask",
     "write_text",
 ]

@@ -17,6 +17,8 @@ PAPER: Color = (255, 255, 255)
 INK: Color = (31, 41, 55)
 MUTED: Color = (107, 114, 128)
 GRID: Color = (229, 231, 235)
+NEUTRAL: Color = (148, 163, 184)
+"""Of what has no color of its own."""
 SERIES: tuple[Color, ...] = (
     (37, 99, 235),
     (234, 88, 12),

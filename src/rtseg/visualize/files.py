@@ -8,7 +8,7 @@ import os
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,22 @@ from rtseg.errors import DataError
 from rtseg.visualize.drawing import Color, Pixels
 
 _FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+
+
+class PictureFile(NamedTuple):
+    """What a picture file holds.
+
+    `pixels`: RGB uint8 (H, W, 3); or class ids (H, W), uint8 or uint16, with their `palette`.
+    """
+
+    pixels: NDArray[Any]
+    palette: tuple[Color, ...] | None = None
+
+    def write(self, path: str | Path) -> Path:
+        """Write it as `write_mask` or `write_image` does."""
+        if self.palette is None:
+            return write_image(path, self.pixels)
+        return write_mask(path, self.pixels, self.palette)
 
 
 def write_bytes(path: str | Path, content: bytes) -> Path:

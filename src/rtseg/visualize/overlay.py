@@ -11,7 +11,6 @@ from PIL import Image
 
 from rtseg.visualize.drawing import (
     INK,
-    MUTED,
     PAPER,
     Canvas,
     Color,
@@ -19,6 +18,7 @@ from rtseg.visualize.drawing import (
     shorten,
     text_width,
 )
+from rtseg.visualize.legend import KeyEntry, key_panel
 
 _ERROR_RED: Color = (225, 29, 72)
 _HATCH: tuple[Color, Color] = ((150, 150, 150), (215, 215, 215))
@@ -216,33 +216,13 @@ def _blend(
 
 def _legend_panel(mask: NDArray[Any], palette: Sequence[Color], names: Sequence[str]) -> Pixels:
     """Draw the key (H, w, 3): classes by falling area, with their shares of the picture."""
-    height = mask.shape[0]
-    index = _palette_index(mask, min(len(palette), len(names)))
-    counts = np.bincount(index.ravel())[: min(len(palette), len(names))]
+    known = min(len(palette), len(names))
+    counts = np.bincount(_palette_index(mask, known).ravel())[:known]
     classes = [int(c) for c in np.argsort(-counts, kind="stable") if counts[c]]
-    size = int(np.clip(height / max(len(classes), 8) / 1.9, 11, 30))
-    pad, row_height = round(0.8 * size), round(1.7 * size)
-    room = max(1, (height - pad) // row_height)
-    hidden = len(classes) - room
-    shown = classes if hidden <= 0 else classes[: room - 1]
-    shares = [f"{100 * counts[c] / mask.size:.1f} %" for c in shown]
-    more = f"and {len(classes) - len(shown)} more" if hidden > 0 else ""
-    widths = [text_width(names[c], size) for c in shown] + [text_width(more, size)]
-    number = max((text_width(share, size) for share in shares), default=0)
-    box, gap = round(1.1 * size), round(0.6 * size)
-    canvas = Canvas(pad + box + gap + max(widths) + 2 * gap + number + pad, height)
-    middle = pad / 2 + row_height / 2
-    for class_id, share in zip(shown, shares, strict=True):
-        canvas.rectangle(
-            (pad, middle - box / 2, pad + box, middle + box / 2),
-            palette[class_id],
-            radius=0.2 * size,
-        )
-        canvas.text((pad + box + gap, middle), names[class_id], size=size)
-        canvas.text((canvas.width - pad, middle), share, size=size, color=MUTED, anchor="rm")
-        middle += row_height
-    canvas.text((pad + box + gap, middle), more, size=size, color=MUTED)
-    return canvas.pixels()
+    entries = [
+        KeyEntry(palette[c], names[c], f"{100 * counts[c] / mask.size:.1f} %") for c in classes
+    ]
+    return key_panel(entries, height=mask.shape[0])
 
 
 def _key_strip(
