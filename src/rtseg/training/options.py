@@ -132,7 +132,8 @@ class Plan:
     """Everything that a recipe describes, built and checked; nothing has happened yet.
 
     model: The network, on the CPU. task: Target, loss and metric. optimizer: From a module's
-    parameters. schedule: From the number of steps. info: What the checkpoints will say.
+    parameters. schedule: From the number of steps. info: What the checkpoints will say. notes: What
+    the log says before the first step.
     """
 
     model: nn.Module
@@ -142,6 +143,7 @@ class Plan:
     optimizer: Callable[[nn.Module], Optimizer]
     schedule: Callable[[int], Schedule]
     info: ModelInfo
+    notes: tuple[str, ...] = ()
 
     def check(self) -> None:
         """Try what would otherwise fail after the start or after the first epoch.

@@ -14,10 +14,11 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from rtseg import checkpoint, recipe
+from rtseg import checkpoint
 from rtseg.data.synthetic import Synthetic
 from rtseg.data.weights import class_statistics
 from rtseg.errors import ConfigError, DataError
+from rtseg.models import MODELS
 from rtseg.recipe import build, list_recipes, read_recipe, resume_recipe, train
 from rtseg.structures import SemanticOutput
 from rtseg.training.run_log import read_log
@@ -257,13 +258,13 @@ def test_a_model_has_to_return_what_the_task_reads(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Other(nn.Module):
-        def __init__(self, _: int) -> None:
+        def __init__(self, num_classes: int) -> None:  # noqa: ARG002 (a builder takes it)
             super().__init__()
 
         def forward(self, images: Tensor) -> Tensor:
             return images
 
-    monkeypatch.setitem(recipe.MODELS, "other", Other)
+    monkeypatch.setitem(MODELS, "other", Other)
     assert "model returns Tensor, the task needs SemanticOutput" in refusal(
         file, ["model.name=other"]
     )
@@ -363,6 +364,6 @@ def test_processes_other_than_the_first_write_nothing(
     folder.mkdir()
     (folder / "config.yaml").write_text("of the first process")
     monkeypatch.setenv("LOCAL_RANK", "1")
-    monkeypatch.setattr(recipe, "fit", lambda *_, **__: {})
+    monkeypatch.setattr("rtseg.recipe.running.fit", lambda *_, **__: {})
     assert train(read_recipe(file, ["train.batch_size=2"]), folder) == {}
     assert [item.name for item in folder.iterdir()] == ["config.yaml"]

@@ -1,0 +1,233 @@
+"""Build the objects of a recipe, each checked against the signature of its callable."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+import typing
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from rtseg.checkpoint import (
+    ModelInfo,
+    Started,
+    class_count,
+    class_layers,
+    create_model,
+    git_revision,
+    locate,
+    previous_of,
+    read_info,
+    start_from,
+    versions,
+)
+from rtseg.config import call, check, pick
+from rtseg.data import DATASETS
+from rtseg.data.dataset import Dataset
+from rtseg.data.transforms import Augment, Preprocess
+from rtseg.data.weights import class_statistics
+from rtseg.data.weights import class_weights as weights_by_class
+from rtseg.errors import ConfigError
+from rtseg.models import MODELS
+from rtseg.recipe.reading import Recipe
+from rtseg.tasks import TASKS, WEIGHTING_KEYS, Task
+from rtseg.training.optim import OPTIMIZERS, SCHEDULES
+from rtseg.training.options import Plan, TrainData, TrainOptions
+
+FITTING_KEYS = ("mask_resize", "score_at")
+"""Keys of section `data` that are part of the preprocessing, and so of the checkpoint."""
+
+
+def build_dataset(section: Mapping[str, Any], *, where: str) -> Dataset:
+    """Build the data set of a `{name, root, split, ...}` section."""
+    target, options = pick(DATASETS, section, section=where)
+    return call(target, options, section=where)
+
+
+def build(recipe: Recipe, *, model: nn.Module | None = None) -> Plan:
+    """Build the objects of a recipe; nothing is written and nothing is trained.
+
+    Args:
+        recipe: Resolved recipe.
+        model: A network of the user's own instead of the one that the recipe names.
+
+    Raises:
+        ConfigError: A section does not fit its callable, or model and task do not fit together.
+        DataError: A data set cannot be read.
+    """
+    sections = recipe.sections
+    data = sections["data"]
+    options = TrainOptions(**check(TrainOptions, sections["train"], section="train"))
+    train_set = build_dataset(data["train"], where="data.train")
+    val_set = build_dataset(data["val"], where="data.val") if data.get("val") else None
+    _check_splits(data, train_set, val_set)
+    augment, preprocess = _transforms(data)
+    task = _build_task(sections["task"], train_set, val_set)
+    network = (
+        _Network(model)
+        if model is not None
+        else _build_network(recipe, len(train_set.classes), task, seed=options.seed)
+    )
+    schedule, schedule_options = pick(SCHEDULES, sections["schedule"], section="schedule")
+    checked = check(schedule, schedule_options, section="schedule", given=1)
+    optimizer, optimizer_options = pick(OPTIMIZERS, sections["optimizer"], section="optimizer")
+    rates = check(optimizer, optimizer_options, section="optimizer", given=1)
+    info = ModelInfo(
+        network.name, network.switches, sections["task"]["name"], tuple(train_set.classes),
+        json.loads(json.dumps(asdict(preprocess))), sections,
+        _facts(recipe, options, data, network.started),
+    )  # fmt: skip
+    reading = {key: data[key] for key in ("workers", "max_bad") if key in data}
+    train_data = TrainData(
+        train_set, val_set, augment, preprocess,
+        **check(TrainData, reading, section="data", given=4),
+        select=val_set is None or _split(data["val"]) != "test",
+    )  # fmt: skip
+    plan = Plan(
+        network.model, task, train_data, options,
+        functools.partial(optimizer, **rates), functools.partial(schedule, **checked), info,
+        notes=() if network.started is None else (network.started.note,),
+    )  # fmt: skip
+    plan.check()
+    return plan
+
+
+def _transforms(data: Mapping[str, Any]) -> tuple[Augment, Preprocess]:
+    """Build what section `data` says about augmentation and preprocessing."""
+    augment = call(Augment, data.get("augment") or {}, section="data.augment")
+    section = dict(data.get("preprocess") or {})
+    for key in FITTING_KEYS:
+        if key in section:
+            raise ConfigError(
+                "is a key of section data", where=f"data.preprocess.{key}", fix=f"set data.{key}"
+            )
+        if key in data:
+            section[key] = data[key]
+    return augment, call(Preprocess, section, section="data.preprocess")
+
+
+@dataclass(frozen=True)
+class _Network:
+    """A network with its name, switches and start; one of the user's own has no name."""
+
+    model: nn.Module
+    name: str = ""
+    switches: Mapping[str, Any] = field(default_factory=dict)
+    started: Started | None = None
+
+
+def _build_network(recipe: Recipe, num_classes: int, task: Task, *, seed: int) -> _Network:
+    name, switches, weights = _model_of(recipe.sections["model"])
+    classes = class_count(name, num_classes)
+    torch.manual_seed(seed)
+    model = create_model(name, classes, **switches)
+    _check_output(model, task)
+    started = None
+    if weights is not None:
+        layers = class_layers(name, classes, **switches)
+        started = _started(recipe) or start_from(model, weights, name=name, class_layers=layers)
+    return _Network(model, name, switches, started)
+
+
+def _model_of(section: Mapping[str, Any]) -> tuple[str, dict[str, Any], str | None]:
+    """Return name, switches and starting weights of the network that section `model` describes."""
+    builder, switches = pick(MODELS, section, section="model")
+    weights = switches.pop("weights", None)
+    if weights is not None and not isinstance(weights, str):
+        raise ConfigError(
+            f"{weights!r} is no text", where="model.weights", fix="give a folder or a file"
+        )
+    name: str = section["name"]
+    check(builder, switches, section="model", given=0 if class_count(name, 1) is None else 1)
+    return name, switches, weights
+
+
+def _started(recipe: Recipe) -> Started | None:
+    """Return what a run that goes on began with; its own weights take the place of those."""
+    last = None if recipe.run is None else recipe.run / "last"
+    if last is None or not (last.exists() or previous_of(last).exists()):
+        return None
+    facts = read_info(locate(last)).facts["starting_weights"]
+    return Started(**{**facts, "random": tuple(facts["random"])})
+
+
+def _check_output(model: nn.Module, task: Task) -> None:
+    returned = typing.get_type_hints(type(model).forward)["return"]
+    if not issubclass(returned, task.output_type):
+        what = f"the model returns {returned.__name__}, the task needs {task.output_type.__name__}"
+        raise ConfigError(what, where="model.name", fix="choose another model or task")
+
+
+def _split(section: Mapping[str, Any]) -> Any:
+    """Return the split that a section of `data` names, or the one that its reader takes instead."""
+    parameters = inspect.signature(DATASETS[section["name"]]).parameters
+    return section.get("split", parameters["split"].default if "split" in parameters else None)
+
+
+def _check_splits(data: Mapping[str, Any], train_set: Dataset, val_set: Dataset | None) -> None:
+    if val_set is None:
+        return
+    train, val = data["train"], data["val"]
+    if train["name"] == val["name"] and train.get("root") == val.get("root"):
+        split = _split(train)
+        if _split(val) in ({"train", "val", "trainval"} if split == "trainval" else {split}):
+            raise ConfigError(
+                f"{_split(val)!r} is part of the training set",
+                where="data.val.split",
+                fix="leave data.val out (the run ends with `last`), or score on another split",
+            )
+    names = [item.name for item in train_set.classes]
+    if names != [item.name for item in val_set.classes]:
+        raise ConfigError(
+            "classes differ from data.train", where="data.val", fix="use matching data sets"
+        )
+
+
+def _build_task(section: Mapping[str, Any], train_set: Dataset, val_set: Dataset | None) -> Task:
+    target, options = pick(TASKS, section, section="task")
+    for dataset, where in ((train_set, "data.train"), (val_set, "data.val")):
+        kinds = TASKS[section["name"]].needs if dataset is not None else ()
+        lacking = [kind for kind in kinds if kind not in dataset.kinds]
+        if lacking:
+            offered = ", ".join(dataset.kinds)
+            what = f"the data set offers {offered}, the task needs {lacking[0]!r}"
+            raise ConfigError(what, where=where, fix="choose another task or data set")
+    weighting = {key: options.pop(key) for key in WEIGHTING_KEYS if key in options}
+    weights = call(_loss_weights, weighting, train_set, section="task")
+    return call(target, options, train_set.classes, weights, section="task")
+
+
+def _loss_weights(
+    train_set: Dataset,
+    *,
+    class_weights: Literal["none", "inverse_log", "median_frequency"] | tuple[float, ...] = "none",
+    inverse_log_offset: float = 1.02,
+) -> tuple[float, ...] | None:
+    """Turn the weighting keys of section `task` into one number per class, by counting."""
+    if class_weights == "none":
+        return None
+    if not isinstance(class_weights, str):
+        return class_weights
+    statistics = class_statistics(train_set)
+    return weights_by_class(statistics, scheme=class_weights, offset=inverse_log_offset)
+
+
+def _facts(
+    recipe: Recipe, options: TrainOptions, data: Mapping[str, Any], started: Started | None
+) -> dict[str, Any]:
+    val = data.get("val")
+    beginning = {} if started is None else {"starting_weights": asdict(started)}
+    return {
+        **beginning,
+        "recipe": recipe.source,
+        "recipe_sha256": recipe.sha256,
+        "seed": options.seed,
+        "versions": versions(),
+        "git_revision": git_revision(),
+        "scored_on": f"{val['name']} {_split(val)}" if val else "no validation set",
+    }
