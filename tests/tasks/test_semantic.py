@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from rtseg.data.transforms import Preprocess
 from rtseg.errors import ConfigError, DataError
 from rtseg.structures import Batch, ImageMeta, Sample, SemanticOutput, SemanticTarget
-from rtseg.tasks.semantic import SemanticTask, padded_source_size
+from rtseg.tasks.fit import padded_source_size
+from rtseg.tasks.semantic import SemanticTask
 from training.toy import CLASSES, Pictures
 
 TASK = SemanticTask(CLASSES)

@@ -24,6 +24,7 @@ from rtseg.structures import (
     SemanticResult,
     SemanticTarget,
 )
+from rtseg.tasks.fit import padded_source_size, source_window, to_source
 
 if TYPE_CHECKING:
     from rtseg.metrics.confusion import SegmentationScores
@@ -125,23 +126,16 @@ class SemanticTask:
         )
         results = []
         for logits, item in zip(torch.split(output.logits, 1), meta, strict=True):
-            height, width = item.source_size
-            size = padded_source_size(item)
             share = None
-            mask = resize_argmax(logits, size)[0, :height, :width]
+            # not to_source: the classes of a map are a fraction of its scores
+            mask = resize_argmax(logits, padded_source_size(item))[0][source_window(item)]
             if confidence:
-                full = resize_logits(logits.float(), size)[0, :, :height, :width]
+                full = to_source(logits, item)[0]
                 share = full.softmax(0).amax(0).cpu().numpy().astype(np.float16)
             dtype = np.uint8 if len(self.classes) <= 255 else np.uint16
             array = np.ascontiguousarray(mask.cpu().numpy().astype(dtype, copy=False))
             results.append(make(array, source=item.path, confidence=share))
         return results
-
-
-def padded_source_size(meta: ImageMeta) -> tuple[int, int]:
-    """Return (H, W) of what the whole network input covers, padding included, in source pixels."""
-    (height, width), (h, w), (bottom, right) = meta.source_size, meta.input_size, meta.padding
-    return round(height * (h + bottom) / h), round(width * (w + right) / w)
 
 
 def _semantic(sample: Sample, num_classes: int) -> NDArray[Any]:
