@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from rtseg.data.augment import DRAWS
 from rtseg.data.transforms import Augment, Preprocess
 from rtseg.errors import ConfigError
 from rtseg.structures import Sample
@@ -58,7 +59,7 @@ def test_a_switch_draws_as_many_numbers_on_as_off() -> None:
     for augment in (Augment(), Augment(crop=(4, 4), scales=(0.5, 1.0), flip=0.5, brightness=0.2)):
         rng, reference = np.random.default_rng(5), np.random.default_rng(5)
         augment(sample_of(), rng, padding_color=GRAY)
-        reference.random(8)
+        reference.random(DRAWS)
         assert rng.random() == reference.random()
 
 
@@ -233,7 +234,7 @@ def test_padding_is_at_the_bottom_and_right_only_and_ends_at_the_stride() -> Non
     sample = noise(13, 30)
     fitted = preprocess.fit(sample.image, path="a.png")
     assert tuple(fitted.image.shape) == (3, 16, 32)
-    assert fitted.meta == ("a.png", (13, 30), (13, 30), (3, 2))
+    assert fitted.meta == ("a.png", (13, 30), (13, 30), (3, 2), (0, 0))
     assert torch.equal(fitted.image[:, :13, :30], Preprocess(stride=1).fit(sample.image).image)
     assert (fitted.image[:, 13:] == 0).all()
     assert (fitted.image[:, :, 30:] == 0).all()
@@ -256,7 +257,7 @@ def test_the_size_rule_resizes_before_padding() -> None:
         np.full((30, 40, 3), 7, np.uint8)
     )
     assert tuple(fitted.image.shape) == (3, 16, 24)
-    assert fitted.meta == ("", (30, 40), (12, 20), (4, 4))
+    assert fitted.meta == ("", (30, 40), (12, 20), (4, 4), (0, 0))
     assert (fitted.image[:, :12, :20] == 7).all()
 
 

@@ -16,7 +16,7 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 
 from rtseg.data.dataset import Dataset
-from rtseg.data.transforms import Augment, Preprocess
+from rtseg.data.transforms import Augmentation, Preprocess
 from rtseg.errors import ConfigError, DataError, RtsegError
 from rtseg.structures import Batch, ImageMeta, Sample
 
@@ -104,7 +104,7 @@ class TrainView(torch.utils.data.Dataset[TrainItem | RtsegError]):
     """A data set indexed by (epoch, index); what cannot be read is replaced by the next image."""
 
     def __init__(
-        self, dataset: Dataset, augment: Augment, preprocess: Preprocess, *, seed: int
+        self, dataset: Dataset, augment: Augmentation, preprocess: Preprocess, *, seed: int
     ) -> None:
         self.dataset, self.augment, self.preprocess, self.seed = dataset, augment, preprocess, seed
 
@@ -122,7 +122,10 @@ class TrainView(torch.utils.data.Dataset[TrainItem | RtsegError]):
                 return error
             rng = counter_rng(AUGMENTATION, self.seed, epoch, index)
             color = self.preprocess.padding_color
-            return TrainItem(self.augment(sample, rng, padding_color=color), tuple(faults))
+            try:
+                return TrainItem(self.augment(sample, rng, padding_color=color), tuple(faults))
+            except RtsegError as error:
+                return error
         return DataError(
             f"{MAX_REPLACEMENTS} images in a row cannot be read, the last one: {faults[-1]}",
             fix="run `rtseg data check`",
@@ -162,7 +165,7 @@ EvalItem = tuple[Sample, torch.Tensor, ImageMeta]
 
 
 class EvalView(torch.utils.data.Dataset[EvalItem | RtsegError]):
-    """Samples with their network input, unaugmented, at native label size."""
+    """Samples with their network input, unaugmented, labels at the size that is scored."""
 
     def __init__(self, dataset: Dataset, preprocess: Preprocess, indices: Sequence[int]) -> None:
         self.dataset, self.preprocess, self.indices = dataset, preprocess, indices
@@ -176,12 +179,13 @@ class EvalView(torch.utils.data.Dataset[EvalItem | RtsegError]):
         except RtsegError as error:
             return error
         image, meta = self.preprocess.fit(sample.image, path=sample.path)
+        sample, meta = self.preprocess.scored(sample, meta)
         return sample, image, meta
 
 
 @dataclass(frozen=True)
 class EvalCollate:
-    """Stack the inputs of equally large images; the target stays one per image, at native size."""
+    """Stack the inputs of equally large images; the target stays one per image, of its own size."""
 
     target: TargetFunction
 
@@ -231,7 +235,7 @@ def train_loader(
     dataset: Dataset,
     batches: TrainBatches,
     *,
-    augment: Augment,
+    augment: Augmentation,
     preprocess: Preprocess,
     target: TargetFunction,
     workers: int,

@@ -1,0 +1,121 @@
+"""Steps that augmentation and preprocessing share: tensors, sizes, label maps, padding."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional as F
+
+from rtseg.structures import IGNORE_INDEX
+
+Size = tuple[int, int]
+Color = tuple[float, float, float]
+
+VOID = {"panoptic": 0}
+"""Label value of padded pixels by kind; all other kinds use `IGNORE_INDEX`."""
+BINARY_KINDS = ("drivable", "lane")
+"""Label kinds that hold 0, 1 and `IGNORE_INDEX`."""
+
+
+def to_tensor(image: NDArray[Any]) -> Tensor:
+    """Return a copy of an image (H, W, 3) as a tensor (3, H, W) of the same type."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
+def column(color: Color) -> Tensor:
+    """Return a color as float32 (3, 1, 1); whole numbers must not make an integer tensor."""
+    return torch.tensor(color, dtype=torch.float32).view(3, 1, 1)
+
+
+def label_maps(labels: Mapping[str, NDArray[Any]]) -> dict[str, Tensor]:
+    """Return copies of the labels that are maps (H, W); a label of the whole image is none."""
+    return {
+        kind: torch.from_numpy(np.array(label)) for kind, label in labels.items() if label.ndim == 2
+    }
+
+
+def with_maps(
+    labels: Mapping[str, NDArray[Any]], maps: Mapping[str, Tensor]
+) -> dict[str, NDArray[Any]]:
+    """Return the labels with their maps replaced."""
+    return {**labels, **{kind: label.numpy() for kind, label in maps.items()}}
+
+
+# ---------------------------------------------------------------- sizes
+def shortest_side(size: Size, target: int, *, cap: int | None = None) -> Size:
+    """Return the size (H, W) that keeps the ratio and has `target` as its shortest side.
+
+    Args:
+        size: Height and width.
+        target: Shortest side of the result.
+        cap: Largest allowed longest side; where it is exceeded, it decides instead.
+    """
+    scale = target / min(size)
+    if cap is not None and max(size) * scale > cap:
+        scale = cap / max(size)
+    return max(1, int(size[0] * scale + 0.5)), max(1, int(size[1] * scale + 0.5))
+
+
+def choose(choices: tuple[Any, ...], draw: float) -> Any:
+    """Return the element that a number in [0, 1) stands for; all are equally likely."""
+    return choices[min(int(draw * len(choices)), len(choices) - 1)]
+
+
+# ---------------------------------------------------------------- label maps
+def resize_label(label: Tensor, size: Size) -> Tensor:
+    """Resize a label map (H, W) with nearest neighbour."""
+    resized: Tensor = F.resize(
+        label[None], list(size), interpolation=InterpolationMode.NEAREST_EXACT
+    )[0]
+    return resized
+
+
+def cover_label(label: Tensor, size: Size) -> Tensor:
+    """Resize a binary map (H, W) so that thin strokes stay.
+
+    A target pixel is 1 if any source pixel that it touches is 1, else void if any of them is void,
+    else 0.
+    """
+    rank = torch.where(label == IGNORE_INDEX, 1, 2 * label.to(torch.int32)).to(torch.float32)
+    best = torch.nn.functional.adaptive_max_pool2d(rank[None], size)[0]
+    return torch.tensor([0, IGNORE_INDEX, 1], dtype=label.dtype)[best.to(torch.int64)]
+
+
+def pad_label(label: Tensor, kind: str, size: Size, offset: Size = (0, 0)) -> Tensor:
+    """Put a label map (h, w) into one of `size` that holds the void value of its kind elsewhere.
+
+    offset: row and column of its first pixel there.
+    """
+    (top, left), (height, width) = offset, label.shape
+    full = label.new_full(size, VOID.get(kind, IGNORE_INDEX))
+    full[top : top + height, left : left + width] = label
+    return full
+
+
+def pad_image(image: Tensor, color: Tensor, size: Size, offset: Size = (0, 0)) -> Tensor:
+    """Put an image (3, h, w) into one of `size` that has one color (3, 1, 1) elsewhere."""
+    (top, left), (height, width) = offset, image.shape[-2:]
+    full = color.expand(3, *size).clone()
+    full[:, top : top + height, left : left + width] = image
+    return full
+
+
+def window_of(size: Size, window: Size, draws: NDArray[np.float64]) -> tuple[slice, slice]:
+    """Return rows and columns of a window inside of an image; all places are equally likely.
+
+    Args:
+        size: (H, W) of the image.
+        window: (h, w); what exceeds the image is left out.
+        draws: Two numbers in [0, 1), for row and column.
+    """
+    starts = [
+        int(draw * (max(side - cut, 0) + 1))
+        for draw, side, cut in zip(draws, size, window, strict=True)
+    ]
+    return slice(starts[0], starts[0] + window[0]), slice(starts[1], starts[1] + window[1])
