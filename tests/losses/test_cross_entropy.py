@@ -116,6 +116,25 @@ def test_order_of_classes_does_not_matter(loss: object) -> None:
     torch.testing.assert_close(loss(logits[:, order], moved, weight=weight[order]), expected)
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.05, 0.5])
+def test_uniform_scores_cost_the_same_however_smooth_the_labels(smoothing: float) -> None:
+    labels = torch.tensor([[[0, 1], [1, 255]]])
+    loss = cross_entropy(torch.zeros(1, 2, 2, 2), labels, label_smoothing=smoothing)
+    assert loss.item() == pytest.approx(math.log(2), rel=1e-6)
+
+
+def test_smoothed_labels_are_worked_out_by_hand() -> None:
+    logits = from_probabilities([[0.8, 0.2], [0.4, 0.6], [0.5, 0.5]])
+    labels = torch.tensor([[[0, 1, 255]]])
+    # With e = 0.1 the targets are 0.95 and 0.05.
+    first = -0.95 * math.log(0.8) - 0.05 * math.log(0.2)
+    second = -0.05 * math.log(0.4) - 0.95 * math.log(0.6)
+    smooth = functools.partial(cross_entropy, label_smoothing=0.1)
+    assert smooth(logits, labels).item() == pytest.approx((first + second) / 2, rel=1e-6)
+    weighted = smooth(logits, labels, weight=torch.tensor([2.0, 5.0])).item()
+    assert weighted == pytest.approx((2 * first + 5 * second) / 7, rel=1e-6)
+
+
 def test_only_hard_pixels_have_gradients() -> None:
     logits = from_probabilities([[0.8, 0.2], [0.4, 0.6]]).requires_grad_()
     ohem_cross_entropy(logits, torch.zeros(1, 1, 2, dtype=torch.int64)).backward()

@@ -9,7 +9,13 @@ from torch import Tensor
 from rtseg.structures import IGNORE_INDEX
 
 
-def cross_entropy(logits: Tensor, labels: Tensor, *, weight: Tensor | None = None) -> Tensor:
+def cross_entropy(
+    logits: Tensor,
+    labels: Tensor,
+    *,
+    weight: Tensor | None = None,
+    label_smoothing: float = 0.0,
+) -> Tensor:
     """Average the class-weighted negative log-likelihood over the labelled pixels.
 
     With y the label of a pixel, the loss is sum(weight[y] * -log p[y]) / sum(weight[y]). It is 0,
@@ -19,11 +25,13 @@ def cross_entropy(logits: Tensor, labels: Tensor, *, weight: Tensor | None = Non
         logits: (B, K, H, W), unbounded; half precision is computed in float32.
         labels: (B, H, W) int64, class ids and `IGNORE_INDEX`.
         weight: (K,), one positive factor per class; none means equal factors.
+        label_smoothing: Share e of the target, in [0, 1), that is spread evenly: -log p[y] becomes
+            (1 - e) * -log p[y] + e / K * sum(-log p). Source: BiSegUNet, eq. 26.
 
     Returns:
         Scalar, float32.
     """
-    nll = _negative_log_likelihood(logits, labels)
+    nll = _negative_log_likelihood(logits, labels, label_smoothing=label_smoothing)
     return _weighted_mean(nll, _pixel_weights(labels, weight))
 
 
@@ -62,9 +70,17 @@ def ohem_cross_entropy(
     return _weighted_mean(nll, factors)
 
 
-def _negative_log_likelihood(logits: Tensor, labels: Tensor) -> Tensor:
+def _negative_log_likelihood(
+    logits: Tensor, labels: Tensor, *, label_smoothing: float = 0.0
+) -> Tensor:
     """Return -log p of the label (B, H, W), 0 where there is none."""
-    return F.cross_entropy(logits.float(), labels, ignore_index=IGNORE_INDEX, reduction="none")
+    return F.cross_entropy(
+        logits.float(),
+        labels,
+        ignore_index=IGNORE_INDEX,
+        reduction="none",
+        label_smoothing=label_smoothing,
+    )
 
 
 def _pixel_weights(labels: Tensor, weight: Tensor | None) -> Tensor:
