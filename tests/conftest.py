@@ -35,6 +35,12 @@ def cityscapes_sample() -> Path:
 
 
 @pytest.fixture(scope="session")
+def coco_panoptic_sample() -> Path:
+    """Two images of COCO: panoptic ground truth, a prediction, and the published tool's scores."""
+    return _real_data("samples/coco_panoptic")
+
+
+@pytest.fixture(scope="session")
 def camvid_full_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All 701 frames of CamVid, unpacked; for slow tests."""
     source = _real_data("camvid11.zip")

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from rtseg.data.files import FileFaultError, read_mask
 from rtseg.errors import DataError
 from rtseg.structures import ClassInfo, Segment
-from rtseg.visualize import write_image, write_text
+from rtseg.visualize import bounding_box, write_image, write_text
 
 LARGEST_ID = (1 << 24) - 1
 VOID_ID = 0
@@ -254,14 +254,11 @@ def write_panoptic_json(
 def _segment_info(ids: NDArray[Any], segment: Segment) -> dict[str, Any]:
     """Describe a segment; `bbox` is left, top, width and height in pixels."""
     mask = ids == segment.id
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    box = [0, 0, 0, 0]
-    if rows.size:
-        box = [columns[0], rows[0], columns[-1] - columns[0] + 1, rows[-1] - rows[0] + 1]
+    left, top, right, bottom = bounding_box(mask) or (0, 0, 0, 0)
     return {
         "id": segment.id,
         "category_id": segment.class_id,
         "iscrowd": int(segment.crowd),
         "area": int(mask.sum()),
-        "bbox": [int(value) for value in box],
+        "bbox": [left, top, right - left, bottom - top],
     }
