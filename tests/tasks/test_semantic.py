@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from rtseg.data.transforms import Preprocess
 from rtseg.errors import ConfigError, DataError
+from rtseg.losses.dice import dice_loss
 from rtseg.structures import Batch, ImageMeta, Sample, SemanticOutput, SemanticTarget
 from rtseg.tasks.fit import padded_source_size
 from rtseg.tasks.semantic import SemanticTask
@@ -135,6 +136,45 @@ def test_hard_example_mining_differs_from_the_plain_loss() -> None:
         for name in ("ce", "ohem")
     ]
     assert losses[1] > losses[0]
+
+
+def test_smooth_labels_reach_the_cross_entropy() -> None:
+    torch.manual_seed(0)
+    logits, labels = torch.randn(1, 3, 4, 4), torch.randint(0, 3, (1, 4, 4))
+    task = SemanticTask(CLASSES, label_smoothing=0.2)
+    loss = task.training_step(Fixed(SemanticOutput(logits)), batch_of(labels))["loss"]
+    torch.testing.assert_close(loss, F.cross_entropy(logits, labels, label_smoothing=0.2))
+
+
+@pytest.mark.parametrize(("classes", "every"), [("present", False), ("all", True)])
+def test_dice_is_a_weighted_term_beside_the_loss(
+    classes: Literal["present", "all"], every: bool
+) -> None:
+    torch.manual_seed(0)
+    logits, labels = torch.randn(2, 3, 4, 4), torch.randint(0, 2, (2, 8, 8))
+    labels[:, :2] = 255
+    task = SemanticTask(CLASSES, dice_weight=0.25, dice_classes=classes)
+    batch, model = batch_of(labels), Fixed(SemanticOutput(logits))
+    terms = task.training_step(model, batch)
+    assert list(terms) == ["loss", "dice"]
+    assert torch.equal(terms["loss"], TASK.training_step(model, batch)["loss"])
+    full = F.interpolate(logits, size=(8, 8), mode="bilinear", align_corners=False)
+    expected = 0.25 * dice_loss(full, labels, all_classes=every)
+    torch.testing.assert_close(terms["dice"], expected)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"label_smoothing": 1.0}, r"task.label_smoothing: 1.0 is outside"),
+        ({"label_smoothing": -0.1}, r"task.label_smoothing: -0.1 is outside"),
+        ({"label_smoothing": 0.1, "loss": "ohem"}, r"'ohem' has no smooth labels"),
+        ({"dice_weight": -1.0}, r"task.dice_weight: -1.0 is negative"),
+    ],
+)
+def test_options_out_of_range_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        SemanticTask(CLASSES, **options)
 
 
 def test_a_network_that_returns_a_plain_tensor_is_told_what_to_return() -> None:

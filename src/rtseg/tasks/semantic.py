@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from rtseg.errors import ConfigError, DataError
 from rtseg.losses.cross_entropy import cross_entropy, ohem_cross_entropy
+from rtseg.losses.dice import dice_loss
 from rtseg.ops.resize import resize_argmax, resize_logits
 from rtseg.structures import (
     IGNORE_INDEX,
@@ -40,9 +41,12 @@ class SemanticTask:
         class_weights: Weight of each class in the loss, or None for equal ones.
         loss: `ce`, cross-entropy over all valid pixels, or `ohem`, over the hard ones only (online
             hard example mining).
+        label_smoothing: Share of each target, in [0, 1), that `ce` spreads evenly over the classes.
+        dice_weight: Factor of a Dice loss beside it; 0 leaves it out.
+        dice_classes: Whether Dice is averaged over the classes in the labels of a batch, or all.
 
     Raises:
-        ConfigError: The weights do not fit the classes.
+        ConfigError: The weights do not fit the classes, or an option is out of range.
     """
 
     needs: tuple[str, ...] = ("semantic",)
@@ -54,9 +58,19 @@ class SemanticTask:
         class_weights: Sequence[float] | None = None,
         *,
         loss: Literal["ce", "ohem"] = "ce",
+        label_smoothing: float = 0.0,
+        dice_weight: float = 0.0,
+        dice_classes: Literal["present", "all"] = "present",
     ) -> None:
         self.classes = tuple(classes)
         self.loss = LOSSES[loss]
+        self.smoothing = _smoothing(loss, label_smoothing)
+        if dice_weight < 0:
+            raise ConfigError(
+                f"{dice_weight} is negative", where="task.dice_weight", fix="use 0 or more"
+            )
+        self.dice_weight = dice_weight
+        self.dice_classes = dice_classes
         self.weight: Tensor | None = None
         if class_weights is not None:
             if len(class_weights) != len(self.classes):
@@ -77,7 +91,7 @@ class SemanticTask:
         return SemanticTarget(torch.stack(maps).to(torch.int64))
 
     def training_step(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        """Return the loss of the logits, brought to label size.
+        """Return the loss of the logits, brought to label size; `dice` apart if there is one.
 
         Raises:
             ConfigError: The network returns something else, or not one channel per class.
@@ -86,7 +100,11 @@ class SemanticTask:
         labels = batch.target.labels
         logits = resize_logits(output.logits, labels.shape[-2:])
         weight = None if self.weight is None else self.weight.to(logits.device)
-        return {"loss": self.loss(logits, labels, weight=weight)}
+        terms = {"loss": self.loss(logits, labels, weight=weight, **self.smoothing)}
+        if self.dice_weight:
+            dice = dice_loss(logits, labels, all_classes=self.dice_classes == "all")
+            terms["dice"] = self.dice_weight * dice
+        return terms
 
     def _checked(self, output: Any) -> SemanticOutput:
         if not isinstance(output, SemanticOutput):
@@ -136,6 +154,23 @@ class SemanticTask:
             array = np.ascontiguousarray(mask.cpu().numpy().astype(dtype, copy=False))
             results.append(make(array, source=item.path, confidence=share))
         return results
+
+
+def _smoothing(loss: str, share: float) -> dict[str, float]:
+    """Return the keyword of the loss for label smoothing; none without any.
+
+    Raises:
+        ConfigError: The share is out of range, or the loss has no such keyword.
+    """
+    if not 0 <= share < 1:
+        raise ConfigError(
+            f"{share} is outside [0, 1)", where="task.label_smoothing", fix="0.05 is usual"
+        )
+    if share and loss != "ce":
+        raise ConfigError(
+            f"loss {loss!r} has no smooth labels", where="task.label_smoothing", fix="use loss=ce"
+        )
+    return {"label_smoothing": share} if share else {}
 
 
 def _semantic(sample: Sample, num_classes: int) -> NDArray[Any]:
