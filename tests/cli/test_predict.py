@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,14 @@ from inference.tiny import draw, write_checkpoint, write_image
 from rtseg.cli.main import main
 from rtseg.cli.predict import unique_names
 from rtseg.inference.predictor import Predictor
+from rtseg.structures import (
+    ClassificationResult,
+    InstanceResult,
+    PanopticResult,
+    RoadLaneResult,
+    Segment,
+    SemanticResult,
+)
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +131,116 @@ def test_equal_stems_do_not_overwrite_each_other(checkpoint: Path, tmp_path: Pat
     ],
 )
 def test_names_differ_wherever_files_would_be_the_same(paths: list[str], names: list[str]) -> None:
-    assert unique_names([Path(path) for path in paths]) == names
+    assert unique_names([Path(path) for path in paths], SemanticResult.ENDINGS.values()) == names
+
+
+# ---------------------------------------------------------------- results of other tasks
+PALETTE = ((128, 64, 128), (0, 0, 142), (70, 130, 180))
+NAMES = ("road", "car", "sky")
+
+
+class RoadLanes:
+    def postprocess(self) -> list[RoadLaneResult]:
+        maps = np.zeros((2, 40, 56), bool)
+        maps[0, 20:] = maps[1, 30:, :28] = True
+        return [RoadLaneResult(*maps, ("drivable", "lane"), ((0, 99, 0), (99, 0, 0)))]
+
+
+class Panoptic:
+    def postprocess(self) -> list[PanopticResult]:
+        ids = np.zeros((40, 56), np.int32)
+        ids[:10], ids[20:30], ids[30:] = 300, 2, 3
+        segments = (Segment(300, 0), Segment(2, 1), Segment(3, 1))
+        return [PanopticResult(ids, segments, (0.9,) * 3, NAMES, PALETTE, frozenset({1}))]
+
+
+class Instances:
+    def postprocess(self) -> list[InstanceResult]:
+        masks = np.zeros((2, 40, 56), bool)
+        masks[0, 5:9, 7:10] = masks[1, 20:, 20:] = True
+        scores = np.array([0.9, 0.75], np.float32)
+        return [InstanceResult(masks, np.array([1, 1]), scores, NAMES, PALETTE)]
+
+
+class Labels:
+    def postprocess(self) -> list[ClassificationResult]:
+        return [ClassificationResult(2, np.array([0.25, 0.25, 0.5], np.float32), NAMES)]
+
+
+def pretend(monkeypatch: pytest.MonkeyPatch, task: Any) -> None:
+    """Let the predictor return what a task returns, whatever it was loaded from."""
+
+    class Pretender:
+        def stream(self, paths: list[Path], **_options: Any) -> Iterator[Any]:
+            for path in paths:
+                image = np.array(Image.open(path))
+                result = task.postprocess()[0]
+                yield dataclasses.replace(result, source=str(path), image=image)
+
+    pretender = Pretender()
+    pretender.task = task  # type: ignore[attr-defined]
+    monkeypatch.setattr(Predictor, "load", lambda *_args, **_options: pretender)
+
+
+@pytest.mark.parametrize(
+    ("task", "files", "classes", "columns"),
+    [
+        (
+            RoadLanes(), ["a_drivable.png", "a_lane.png", "a_overlay.png"],
+            [{"id": 0, "name": "drivable", "pixels": 2240, "share": 0.5},
+             {"id": 1, "name": "lane", "pixels": 560, "share": 0.125}],
+            ["share of pixels", "50.00%"],
+        ),
+        (
+            Panoptic(), ["a.png", "a_overlay.png"],
+            [{"id": 1, "name": "car", "segments": 4, "pixels": 2240, "share": 0.5},
+             {"id": 0, "name": "road", "segments": 2, "pixels": 1120, "share": 0.25}],
+            ["segments", "share of pixels"],
+        ),
+        (Instances(), ["a_overlay.png"], [{"id": 1, "name": "car", "objects": 4}], ["objects"]),
+        (Labels(), ["a_overlay.png"], [{"id": 2, "name": "sky", "images": 2}], ["images"]),
+    ],
+)  # fmt: skip
+def test_results_of_other_tasks_are_written_and_summed_up(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str], task: Any, files: list[str], classes: list[Any],
+    columns: list[str],
+) -> None:  # fmt: skip
+    pretend(monkeypatch, task)
+    assert run("any", images, "--output", tmp_path / "out", "--json") == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["classes"] == classes
+    written = {path.name for path in (tmp_path / "out").iterdir()}
+    assert written == {*files, *(name.replace("a", "b", 1) for name in files), "results.jsonl"}
+    row = lines(tmp_path / "out")[0]
+    assert sorted(Path(path).name for path in row["files"].values()) == files
+    assert run("any", images, "--output", tmp_path / "out") == 3
+    capsys.readouterr()
+    assert run("any", images, "--output", tmp_path / "out", "--overwrite", "--alpha", "1") == 0
+    text = capsys.readouterr().out
+    assert all(column in text for column in columns)
+    assert f"<name>{files[-1][1:]}, results.jsonl" in text
+
+
+@pytest.mark.parametrize("option", ["--confidence", "--polygons"])
+@pytest.mark.parametrize("task", [RoadLanes(), Panoptic(), Instances(), Labels()])
+def test_what_a_result_does_not_have_is_refused(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str], task: Any, option: str,
+) -> None:  # fmt: skip
+    pretend(monkeypatch, task)
+    assert run("any", images, "--output", tmp_path / "out", option) == 2
+    message = error(capsys)
+    kind = type(task.postprocess()[0]).__name__
+    assert message == (
+        f"error: {option}: is asked for, but a {kind} has no {option[2:]}; leave out {option}\n"
+    )
+    assert not (tmp_path / "out").exists()
+
+
+def test_names_of_other_results_differ_by_their_own_endings() -> None:
+    paths = [Path("x.png"), Path("x_lane.png"), Path("x_confidence.png")]
+    assert unique_names(paths, RoadLaneResult.ENDINGS.values()) == ["x", "x_lane", "x_confidence"]
 
 
 # ---------------------------------------------------------------- existing files

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,9 +11,13 @@ import torch
 from PIL import Image
 
 from rtseg.checkpoint import ModelInfo, create_model, save
+from rtseg.cli.common import Shared
 from rtseg.cli.main import main
+from rtseg.cli.val import FILES, refuse_existing, score_tables
 from rtseg.data.cityscapes_classes import CITYSCAPES_CLASSES
 from rtseg.data.synthetic import Synthetic
+from rtseg.errors import DataError
+from rtseg.evaluation import Evaluation
 from rtseg.inference.predictor import Predictor
 
 
@@ -59,6 +64,54 @@ def write_native(root: Path) -> None:
     for index, sample in enumerate(Synthetic(split="test", size=(33, 50), length=3)):
         Image.fromarray(sample.image).save(root / "images" / "test" / f"{index}.png")
         Image.fromarray(sample.labels["semantic"]).save(root / "masks" / "test" / f"{index}.png")
+
+
+def evaluation(per_class: list[Any], **scores: float) -> Evaluation:
+    return Evaluation(scores, per_class, None, 7, 1.0)
+
+
+def test_tables_follow_the_columns_of_the_metric(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [
+        {"name": "car", "pq": 0.51234, "tp": 12345, "things": None},
+        {"name": "sky", "pq": None, "tp": 3, "things": None, "late": 0.25},
+    ]
+    Shared().finish({}, *score_tables(evaluation(rows, pq=0.5, classes_in_mean=2)))
+    text = capsys.readouterr().out
+    assert text.index("Classes") < text.index("Scores over 7 images")
+    lines = {line.split()[0]: line.split() for line in text.splitlines() if line.strip()}
+    assert lines["class"] == ["class", "PQ", "tp", "things", "late"]
+    assert lines["car"] == ["car", "0.5123", "12,345", "n/a", "n/a"]
+    assert lines["sky"] == ["sky", "n/a", "3", "n/a", "0.2500"]
+    assert lines["pq"] == ["pq", "0.5000"]
+    assert lines["classes_in_mean"] == ["classes_in_mean", "2"]
+
+
+def test_a_metric_without_classes_has_one_table() -> None:
+    assert len(score_tables(evaluation([], accuracy=0.5))) == 1
+
+
+@pytest.mark.parametrize("name", ["confusion.png", "confusion_lane.png", "per_class.csv"])
+def test_any_file_of_an_evaluation_is_kept(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("kept")
+    with pytest.raises(DataError, match=f"holds {name} already"):
+        refuse_existing(tmp_path, FILES, Shared())
+    refuse_existing(tmp_path, FILES, Shared(overwrite=True))
+    (tmp_path / name).rename(tmp_path / f"my_{name}")
+    refuse_existing(tmp_path, FILES, Shared())
+
+
+def test_options_reach_the_reader_and_the_protocol(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["val", str(checkpoint), "--data", "synthetic", "--split", "test", "--workers", "0"]
+    options = ["--set", "length=2", "--set", "size=[32,48]", "--json"]
+    assert main([*arguments, "--output", str(tmp_path / "out"), *options]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["protocol"]["data_options"] == {"length": 2, "size": [32, 48]}
+    assert document["protocol"]["size"] == "native"
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text())["images"] == 2
+    assert main([*arguments, "--set", "length", "--output", str(tmp_path / "b")]) == 2
+    assert "--set: is 'length'; write key=value" in capsys.readouterr().err
 
 
 def test_existing_results_are_refused(

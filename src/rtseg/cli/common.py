@@ -35,6 +35,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rtseg.errors import ConfigError
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -56,6 +58,10 @@ OverwriteOption = Annotated[
 ]
 DebugOption = Annotated[
     bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel=PANEL)
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Option of the data set, such as length=20; repeatable."),
 ]
 LINE_INTERVAL = 10.0
 """Seconds between two lines of progress where stderr is no terminal."""
@@ -97,6 +103,22 @@ class Shared:
                 yield bar
         else:
             yield _progress_lines(label)
+
+
+def reader_options(options: Sequence[str] | None) -> dict[str, Any]:
+    """Read the `key=value` strings of `--set` as a recipe reads them.
+
+    Raises:
+        ConfigError: One has no `=`.
+    """
+    from omegaconf import OmegaConf
+
+    for option in options or ():
+        if "=" not in option:
+            raise ConfigError(f"is {option!r}", where="--set", fix="write key=value")
+    values = OmegaConf.to_container(OmegaConf.from_dotlist(list(options or ())))
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}
 
 
 def event_line(event: Mapping[str, Any]) -> str:

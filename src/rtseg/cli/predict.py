@@ -1,12 +1,13 @@
-"""`rtseg predict`: class maps, overlays and one line of JSON per image."""
+"""`rtseg predict`: maps, overlays and one line of JSON per image."""
 
 from __future__ import annotations
 
 import json
 import secrets
 import sys
+import typing
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any
@@ -17,10 +18,12 @@ from rtseg.cli.common import Shared, jsonable, make_table
 from rtseg.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from rtseg.structures import SemanticResult
+    from rtseg.structures import Result
+    from rtseg.tasks import Task
 
 RESULTS = "results.jsonl"
-ENDINGS = {"mask": ".png", "overlay": "_overlay.png", "confidence": "_confidence.png"}
+COUNTED = ("images", "segments", "objects", "pixels")
+"""What the summary of an image may count of a class."""
 
 
 def predict(
@@ -31,21 +34,22 @@ def predict(
     *,
     output: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("predictions"),
     confidence: Annotated[
-        bool, typer.Option("--confidence", help="Also write <stem>_confidence.png (0 to 255).")
+        bool,
+        typer.Option("--confidence", help="Also write <stem>_confidence.png (semantic only)."),
     ] = False,
     polygons: Annotated[
-        bool, typer.Option("--polygons", help="Add the outlines of all regions to results.jsonl.")
+        bool, typer.Option("--polygons", help="Add the outlines of all regions (semantic only).")
     ] = False,
-    alpha: Annotated[
-        float, typer.Option(help="Share of the class color in the overlay, 0 to 1.")
-    ] = 0.5,
+    alpha: Annotated[float, typer.Option(help="Share of the color in the overlay, 0 to 1.")] = 0.5,
     shared: Shared,
 ) -> int | None:
     """Segment images and write what was found.
 
-    For each image: <stem>.png (pixel value = class id), <stem>_overlay.png, and a line in
-    results.jsonl, which appears when all is done. Images that cannot be read are named at the end,
-    with exit code 3.
+    For each image <stem>_overlay.png, a line in results.jsonl, which appears when all is done, and
+    maps: <stem>.png of class ids (semantic) or of segment ids, id = R + 256 G + 65536 B (panoptic);
+    <stem>_drivable.png and <stem>_lane.png of 0 and 1 (road_lane). Masks of objects (instance) are
+    in results.jsonl as COCO run lengths. Images that cannot be read are named at the end, with exit
+    code 3.
     """
     from rtseg.inference.predictor import Predictor
     from rtseg.inference.sources import image_paths
@@ -53,61 +57,89 @@ def predict(
     if not 0 <= alpha <= 1:
         raise ConfigError(f"is {alpha:g}", where="--alpha", fix="use a number from 0 to 1")
     paths = image_paths(source)
-    names = unique_names(paths)
-    kinds = [kind for kind in ENDINGS if confidence or kind != "confidence"]
-    _require_free(output, paths, names, kinds, overwrite=shared.overwrite)
     predictor = Predictor.load(checkpoint, device=shared.device)
+    kind = result_type(predictor.task)
+    _refuse_missing(kind, confidence=confidence, polygons=polygons)
+    endings = {**kind.ENDINGS}
+    if not confidence:
+        endings.pop("confidence", None)
+    names = unique_names(paths, kind.ENDINGS.values())
+    _require_free(output, paths, names, endings.values(), overwrite=shared.overwrite)
     faults: list[DataError] = []
     summary = Summary()
-    results = predictor.stream(
+    results: Iterator[Any] = predictor.stream(
         paths, confidence=confidence, on_error=faults.append if len(paths) > 1 else None
     )
     name_of = dict(zip(map(str, paths), names, strict=True))
     with shared.progress("images") as progress, _results_file(output / RESULTS) as lines:
         for result in results:
-            files = _write_pictures(result, output, name_of[result.source], alpha=alpha)
+            files = result.save(output, stem=name_of[result.source], alpha=alpha)
             row = {**result.to_dict(), "files": files}
             summary.add(row)
             if polygons:
                 row["polygons"] = result.to_polygons()
             lines.write(json.dumps(jsonable(row)) + "\n")
             progress(summary.images + len(faults), len(paths))
-    return _finish(summary, faults, output=output, shared=shared)
+    return _finish(summary, faults, endings, output=output, shared=shared)
+
+
+# ---------------------------------------------------------------- kinds of results
+def result_type(task: Task) -> type[Result]:
+    """Return the class of the results that a task declares to return."""
+    declared = typing.get_type_hints(type(task).postprocess)["return"]
+    kind: type[Result] = typing.get_args(declared)[0]
+    return kind
+
+
+def _refuse_missing(kind: type[Result], *, confidence: bool, polygons: bool) -> None:
+    asked = {"--confidence": confidence, "--polygons": polygons}
+    there = {
+        "--confidence": "confidence" in kind.ENDINGS,
+        "--polygons": hasattr(kind, "to_polygons"),
+    }
+    for option, wanted in asked.items():
+        if wanted and not there[option]:
+            name = option.removeprefix("--")
+            raise ConfigError(
+                f"is asked for, but a {kind.__name__} has no {name}",
+                where=option,
+                fix=f"leave out {option}",
+            )
 
 
 # ---------------------------------------------------------------- files
-def unique_names(paths: Sequence[Path]) -> list[str]:
+def unique_names(paths: Sequence[Path], endings: Collection[str]) -> list[str]:
     """Return the stem of each path; `-2`, `-3`, ... are appended where files would be the same.
 
-    Two names also differ after `_overlay` or `_confidence` is appended, and where upper and lower
-    case are the same.
+    Two names also differ after an ending such as `_overlay.png` is appended, and where upper and
+    lower case are the same.
     """
     taken: set[str] = set()
     names = []
     for path in paths:
         name, number = path.stem, 1
-        while taken & _claims(name):
+        while taken & _claims(name, endings):
             number += 1
             name = f"{path.stem}-{number}"
-        taken |= _claims(name)
+        taken |= _claims(name, endings)
         names.append(name)
     return names
 
 
-def _claims(name: str) -> set[str]:
-    return {f"{name}{ending}".lower() for ending in ENDINGS.values()}
+def _claims(name: str, endings: Collection[str]) -> set[str]:
+    return {f"{name}{ending}".lower() for ending in endings}
 
 
 def _require_free(
     output: Path,
     paths: Sequence[Path],
     names: Sequence[str],
-    kinds: Sequence[str],
+    endings: Collection[str],
     *,
     overwrite: bool,
 ) -> None:
     """Refuse to replace results without `--overwrite`, and to replace a source image ever."""
-    targets = [output / f"{name}{ENDINGS[kind]}" for name in names for kind in kinds]
+    targets = [output / f"{name}{ending}" for name in names for ending in endings]
     existing = [target for target in [output / RESULTS, *targets] if target.exists()]
     sources = {path.resolve() for path in paths}
     for target in existing:
@@ -139,48 +171,36 @@ def _results_file(path: Path) -> Iterator[IO[str]]:
         temporary.unlink(missing_ok=True)
 
 
-def _write_pictures(
-    result: SemanticResult, output: Path, name: str, *, alpha: float
-) -> dict[str, str]:
-    """Write the pictures of one image; return their paths by kind."""
-    import numpy as np
-
-    from rtseg import visualize
-
-    paths = {kind: output / f"{name}{ending}" for kind, ending in ENDINGS.items()}
-    visualize.write_mask(paths["mask"], result.mask, result.palette)
-    visualize.write_image(paths["overlay"], result.plot(alpha=alpha, legend=True))
-    if result.confidence is None:
-        del paths["confidence"]
-    else:
-        levels = np.rint(result.confidence.astype(np.float32) * 255).astype(np.uint8)
-        visualize.write_image(paths["confidence"], np.stack([levels] * 3, axis=-1))
-    return {kind: str(path) for kind, path in paths.items()}
-
-
 # ---------------------------------------------------------------- summary
 class Summary:
-    """Running sums over images: pixels by class and milliseconds by stage."""
+    """Running sums over images: what was found of each class, and milliseconds by stage."""
 
     def __init__(self) -> None:
         self.images = 0
-        self.pixels: Counter[tuple[int, str]] = Counter()
+        self.area = 0
+        self.found: dict[tuple[int, str], Counter[str]] = {}
         self.milliseconds: Counter[str] = Counter()
 
-    def add(self, row: dict[str, Any]) -> None:
-        """Add the row of one image."""
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Add the row of one image; of a classified one only the label counts."""
         self.images += 1
-        self.pixels.update({(item["id"], item["name"]): item["pixels"] for item in row["classes"]})
-        for stage, value in row["timing_ms"].items():
-            self.milliseconds[stage] += value
+        self.area += (row["height"] or 0) * (row["width"] or 0)
+        items = [{**row["label"], "images": 1}] if "label" in row else row["classes"]
+        for item in items:
+            counts = self.found.setdefault((item["id"], item["name"]), Counter())
+            counts.update({key: item[key] for key in COUNTED if key in item})
+        self.milliseconds.update(row["timing_ms"])
 
     def classes(self) -> list[dict[str, Any]]:
-        """Return pixels and share of each class that occurs, largest first."""
-        total = self.pixels.total()
-        return [
-            {"id": index, "name": name, "pixels": pixels, "share": pixels / total}
-            for (index, name), pixels in self.pixels.most_common()
+        """Return the counts of each class that occurs, and its share of all pixels; most first."""
+        rows: list[dict[str, Any]] = [
+            {"id": index, "name": name, **counts} for (index, name), counts in self.found.items()
         ]
+        for row in rows:
+            if "pixels" in row:
+                row["share"] = row["pixels"] / self.area
+        keys = [key for key in ("pixels", *COUNTED) if rows and key in rows[0]]
+        return sorted(rows, key=lambda row: -row[keys[0]])
 
     def mean_milliseconds(self) -> dict[str, float]:
         """Return the mean of each stage."""
@@ -188,25 +208,42 @@ class Summary:
 
 
 def _finish(
-    summary: Summary, faults: Sequence[DataError], *, output: Path, shared: Shared
+    summary: Summary,
+    faults: Sequence[DataError],
+    endings: Mapping[str, str],
+    *,
+    output: Path,
+    shared: Shared,
 ) -> int | None:
-    times = summary.mean_milliseconds()
+    times, classes = summary.mean_milliseconds(), summary.classes()
     document = {
         "images": summary.images,
         "failed": [{"file": fault.where, "message": str(fault)} for fault in faults],
         "output": output,
         "results": output / RESULTS,
-        "classes": summary.classes(),
+        "classes": classes,
         "mean_timing_ms": times,
     }
-    rows = [[item["name"], f"{item['share']:.2%}"] for item in summary.classes()]
     stages = ", ".join(f"{stage} {value:.1f}" for stage, value in times.items())
+    written = ", ".join([*(f"<name>{ending}" for ending in endings.values()), RESULTS])
     shared.finish(
         document,
-        make_table("", ["class", "share of pixels"], rows, numbers=1),
+        _table(classes),
         f"{summary.images} images, mean ms: {stages or 'none'}",
-        f"written to {output}: <name>.png, <name>_overlay.png, {RESULTS}",
+        f"written to {output}: {written}",
     )
     for fault in faults:
         print(f"error: {fault}", file=sys.stderr)
     return DataError.exit_code if faults else None
+
+
+def _table(classes: Sequence[Mapping[str, Any]]) -> Any:
+    """Show the counts of each class, and the share of pixels instead of their number."""
+    counts = [key for key in COUNTED[:-1] if classes and key in classes[0]]
+    heads = ["class", *counts]
+    rows = [[item["name"], *(item[key] for key in counts)] for item in classes]
+    if classes and "share" in classes[0]:
+        heads.append("share of pixels")
+        for row, item in zip(rows, classes, strict=True):
+            row.append(f"{item['share']:.2%}")
+    return make_table("", heads, rows, numbers=len(heads) - 1)

@@ -10,8 +10,13 @@ from typing import Any
 from rtseg.cli.common import Shared, event_line
 
 Display = Callable[[Mapping[str, Any]], None]
-HEADLINE = ("miou", "pixel_accuracy", "mean_accuracy")
-"""Scores that are worth a place in a line; the log has all of them."""
+HEADLINE = (
+    "miou", "pixel_accuracy", "mean_accuracy",
+    "drivable_miou", "lane_iou", "lane_accuracy",
+    "pq", "pq_things", "pq_stuff",
+    "ap", "ap50", "accuracy", "top5_accuracy",
+)  # fmt: skip
+"""Scores of the tasks that are worth a place in a line; the log has all of them."""
 
 
 @contextmanager
@@ -35,7 +40,8 @@ def describe(event: Mapping[str, Any]) -> str:
         values["data"] = f"{values.pop('data_share'):.0%}"
     values.pop("terms", None)
     if values.get("scores"):
-        values["scores"] = {name: values["scores"][name] for name in HEADLINE}
+        scores = values["scores"]
+        values["scores"] = {name: scores[name] for name in HEADLINE if name in scores}
     return event_line(values)
 
 

@@ -137,6 +137,7 @@ def _summarize(plan: Plan, folder: Path) -> dict[str, Any]:
     steps = options.steps(len(data.train) // options.batch_size)
     parameters = sum(item.numel() for item in plan.model.parameters())
     validation = "no validation set" if data.val is None else f"{len(data.val)} validation images"
+    classes = f", {len(plan.info.classes)} classes" if plan.info.classes else ""
     return {
         "run": folder,
         "model": plan.info.name,
@@ -144,7 +145,7 @@ def _summarize(plan: Plan, folder: Path) -> dict[str, Any]:
         "train_images": len(data.train),
         "steps": steps,
         "text": (
-            f"{plan.info.name}: {parameters:,} parameters, {len(plan.info.classes)} classes; "
+            f"{plan.info.name}: {parameters:,} parameters{classes}; "
             f"{len(data.train)} training images, {validation}; {steps} steps of "
             f"{options.batch_size} images -> {folder}"
         ),
