@@ -7,6 +7,7 @@ import functools
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -24,9 +26,9 @@ from rtseg.data.transforms import Augment
 from rtseg.errors import CheckpointError, ConfigError, DataError, InterruptedRunError, RtsegError
 from rtseg.evaluation import Evaluation
 from rtseg.structures import Batch, SemanticOutput
-from rtseg.training import loop
+from rtseg.training import loop, run_log
 from rtseg.training.optim import poly, sgd
-from rtseg.training.run_log import read_log
+from rtseg.training.run_log import RunLog, draw_curves, read_log
 from training.toy import Pictures, Toy, run, toy_plan
 
 TIMES = ("images_per_second", "data_share", "eta_seconds", "seconds")
@@ -102,10 +104,14 @@ def run_until(step: int, folder: Path, **options: Any) -> None:
         run(toy_plan(**options), folder, display=display)
 
 
+PIXEL = np.zeros((1, 1, 3), np.uint8)
+
+
 # ---------------------------------------------------------------- exact resume
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},
     "average": {"ema_decay": 0.9},
+    "average with a ramp": {"ema_decay": 0.9, "ema_ramp": 3.0},
     "accumulate": {"accumulate": 2},
     "clip": {"clip_norm": 0.1},
     "workers": {"workers": 2},
@@ -416,6 +422,25 @@ def test_the_average_follows_its_formula(tmp_path: Path) -> None:
     assert torch.equal(saved["norm.running_mean"], weights[3]["norm.running_mean"])
 
 
+@pytest.mark.parametrize("ramp", [2000.0, 1.5])
+def test_the_average_with_a_ramp_follows_its_formula(tmp_path: Path, ramp: float) -> None:
+    plan = toy_plan(iterations=4, ema_decay=0.9999, ema_ramp=ramp)
+    expected = copy.deepcopy(plan.model.state_dict())  # the start counts
+    weights = recorded(plan, tmp_path)
+    for number, now in enumerate(weights, start=1):
+        rate = 0.9999 * (1 - math.exp(-number / ramp))
+        if number == 1 and ramp == 2000:
+            assert rate == pytest.approx(4.998e-4, rel=1e-4)
+        for key, value in now.items():
+            averages = value.is_floating_point()
+            expected[key] = rate * expected[key] + (1 - rate) * value if averages else value
+    saved = checkpoint.read_weights(tmp_path / "last")
+    for key, value in expected.items():
+        assert torch.allclose(saved[key], value, rtol=1e-6, atol=1e-7), key
+    assert not torch.equal(saved["norm.running_mean"], weights[3]["norm.running_mean"])
+    assert saved["norm.num_batches_tracked"] == 4
+
+
 def test_the_learning_rate_in_the_log_is_that_of_the_schedule(tmp_path: Path) -> None:
     run(toy_plan(iterations=6), tmp_path)
     rates = [event["lr"] for event in read_log(tmp_path) if event["event"] == "train"]
@@ -553,6 +578,8 @@ class Pointwise(nn.Module):
         ({}, "train"), ({"epochs": 1, "iterations": 1}, "train"), ({"epochs": 0}, "train.epochs"),
         ({"iterations": 1, "batch_size": 0}, "train.batch_size"),
         ({"iterations": 1, "ema_decay": 1.0}, "train.ema_decay"),
+        ({"iterations": 1, "ema_ramp": 2000.0}, "train.ema_ramp"),
+        ({"iterations": 1, "ema_decay": 0.9, "ema_ramp": 0.0}, "train.ema_ramp"),
         ({"iterations": 1, "seed": -1}, "train"), ({"iterations": 1, "clip_norm": 0.0}, "train"),
         ({"iterations": 1, "device": "gpu"}, "train.device"),
         ({"iterations": 1, "save_every": 0}, "train.save_every"),
@@ -578,3 +605,68 @@ def test_options_that_make_no_sense_are_refused(options: dict[str, Any], where: 
 def test_a_plan_that_could_not_start_is_refused_by_its_check(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
         toy_plan(**{"iterations": 1, **options}).check()
+
+
+@pytest.mark.parametrize(
+    ("options", "refused"),
+    [
+        ({"batch_size": 2}, False), ({"batch_size": 1}, True), ({"batch_size": 4}, False),
+        ({"batch_size": 4, "accumulate": 2}, False), ({"batch_size": 4, "accumulate": 4}, True),
+        ({"batch_size": 4, "devices": 4}, True), ({"batch_size": 8, "num_nodes": 4}, False),
+    ],
+    ids=str,
+)  # fmt: skip
+@pytest.mark.parametrize("who", ["model", "task"])
+def test_batches_too_small_for_the_norms_are_refused(
+    options: dict[str, Any], refused: bool, who: str
+) -> None:
+    plan = toy_plan(iterations=1, **options)
+    plan.check()
+    getattr(plan, who).smallest_batch = 2
+    if not refused:
+        plan.check()
+        return
+    with pytest.raises(ConfigError, match="batch norms of this network need 2 at once") as caught:
+        plan.check()
+    assert caught.value.where == "train.batch_size"
+    enough = int(re.findall(r"\d+", caught.value.fix)[0])
+    again = toy_plan(iterations=1, train=Pictures(20), **{**options, "batch_size": enough})
+    getattr(again, who).smallest_batch = 2
+    again.check()
+
+
+# ---------------------------------------------------------------- scores of any task
+def test_scores_that_come_and_go_have_a_column_and_a_curve(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[list[str]] = []
+    monkeypatch.setattr(
+        run_log.visualize, "curves", lambda series, **_: drawn.append(list(series)) or PIXEL
+    )
+    log = RunLog(tmp_path, display=lambda _: None)
+    found: list[dict[str, float]] = [
+        {"pq": 0.1, "sq": 0.2},
+        {"pq": 0.3, "rq": 0.4, "pq_stuff": 1.0},
+    ]
+    for step, scores in enumerate(found, start=1):
+        log.add("validation", step=step, epoch=0.5 * step, scores=scores)
+    lines = (tmp_path / "metrics.csv").read_text(encoding="utf-8").split()
+    assert lines == ["step,epoch,pq,sq,rq,pq_stuff", "1,0.5,0.1,0.2,,", "2,1.0,0.3,,0.4,1.0"]
+    draw_curves(tmp_path)
+    log.add("validation", step=3, epoch=1.5, scores={"mean_accuracy": 0.1, "miou": 0.2, "x": 0.3})
+    draw_curves(tmp_path)
+    assert drawn == [["pq", "sq", "rq"], ["miou", "mean_accuracy"]]
+
+
+def test_a_validation_without_the_monitored_score_is_never_the_best(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = iter([{}, {"miou": 0.5}, {}, {"miou": 0.4}])
+
+    def evaluated(*_: Any, **__: Any) -> Evaluation:
+        return Evaluation(next(found), [], None, 1, 0.0)
+
+    monkeypatch.setattr(loop, "evaluate", evaluated)
+    run(toy_plan(iterations=4, val_every=1, val=Pictures(1)), tmp_path)
+    assert checkpoint.read_info(tmp_path / "best").facts["step"] == 2
+    assert state_of(tmp_path)["best"] == [0.5, 2, 2]

@@ -29,7 +29,7 @@ from rtseg.checkpoint import (
 from rtseg.config import call, check, pick
 from rtseg.data import DATASETS
 from rtseg.data.dataset import Dataset
-from rtseg.data.transforms import Augment, Preprocess
+from rtseg.data.transforms import AUGMENTS, Augmentation, Preprocess
 from rtseg.data.weights import class_statistics
 from rtseg.data.weights import class_weights as weights_by_class
 from rtseg.errors import ConfigError
@@ -97,9 +97,12 @@ def build(recipe: Recipe, *, model: nn.Module | None = None) -> Plan:
     return plan
 
 
-def _transforms(data: Mapping[str, Any]) -> tuple[Augment, Preprocess]:
+def _transforms(data: Mapping[str, Any]) -> tuple[Augmentation, Preprocess]:
     """Build what section `data` says about augmentation and preprocessing."""
-    augment = call(Augment, data.get("augment") or {}, section="data.augment")
+    given = data.get("augment") or {}
+    named = {"name": "crop", **given} if isinstance(given, Mapping) else given
+    target, options = pick(AUGMENTS, named, section="data.augment")
+    augment = call(target, options, section="data.augment")
     section = dict(data.get("preprocess") or {})
     for key in FITTING_KEYS:
         if key in section:

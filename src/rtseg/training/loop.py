@@ -173,8 +173,8 @@ def _validate(session: Session) -> None:
     session.log.add("validation", step=session.step, epoch=session.epoch, **figures)
     if not data.select:
         return
-    score = result.scores[options.monitor]
-    if session.best is None or score > session.best:
+    score = result.scores.get(options.monitor)  # a score may be left out where nothing is defined
+    if score is not None and (session.best is None or score > session.best):
         session.best, session.best_step, session.waited = score, session.step, 0
         save(session, "best")
     else:

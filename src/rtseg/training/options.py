@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from rtseg.checkpoint import ModelInfo
 from rtseg.data.dataset import Dataset
 from rtseg.data.loader import TrainBatches
-from rtseg.data.transforms import Augment, Preprocess
+from rtseg.data.transforms import Augmentation, Preprocess
 from rtseg.errors import ConfigError
 from rtseg.tasks import Task
 from rtseg.training.optim import Schedule
@@ -34,6 +34,8 @@ class TrainOptions:
     channels_last: Whether images and weights lie in memory with the channels innermost.
     clip_norm: Largest norm of the gradient; None: any.
     ema_decay: Of a moving average of the weights, which is then what is scored and saved.
+    ema_ramp: Steps in which the decay rises, at step n to ema_decay * (1 - exp(-n / ema_ramp)); the
+        statistics of batch norms are then averaged too. None: a short rise, no statistics.
     val_every, save_every: In steps; None: once per epoch.
     log_every: In steps.
     early_stop: Validations without a better score after which the run ends; None: never.
@@ -53,6 +55,7 @@ class TrainOptions:
     channels_last: bool = False
     clip_norm: float | None = None
     ema_decay: float | None = None
+    ema_ramp: float | None = None
     val_every: int | None = None
     save_every: int | None = 200
     log_every: int = 10
@@ -91,6 +94,12 @@ class TrainOptions:
             raise ConfigError(
                 f"{self.ema_decay} is outside [0, 1)", where="train.ema_decay", fix="try 0.999"
             )
+        if self.ema_ramp is not None and (self.ema_decay is None or self.ema_ramp <= 0):
+            raise ConfigError(
+                f"{self.ema_ramp} needs an ema_decay and more than 0 steps",
+                where="train.ema_ramp",
+                fix="set train.ema_decay too, or leave both out",
+            )
 
     def steps(self, batches_per_epoch: int) -> int:
         """Return the number of steps of the whole run."""
@@ -112,7 +121,7 @@ class TrainData:
 
     train: Dataset
     val: Dataset | None
-    augment: Augment
+    augment: Augmentation
     preprocess: Preprocess
     workers: int = 0
     max_bad: float = 0.001
@@ -159,6 +168,7 @@ class Plan:
             parts=options.accumulate,
             world=options.devices * options.num_nodes,
         )
+        self._check_smallest_batch()
         self.schedule(options.steps(batches.batches_per_epoch))
         self.optimizer(self.model)
         if data.val is None or not data.select:
@@ -171,6 +181,20 @@ class Plan:
                 f"{options.monitor!r} is no score",
                 where="train.monitor",
                 fix=f"choose one of: {', '.join(sorted(known))}",
+            )
+
+    def _check_smallest_batch(self) -> None:
+        """Refuse parts that a network or task with `smallest_batch` cannot be trained on."""
+        options = self.options
+        processes = options.devices * options.num_nodes
+        part = options.batch_size // (options.accumulate * processes)
+        smallest = max(int(getattr(item, "smallest_batch", 1)) for item in (self.model, self.task))
+        if part < smallest:
+            raise ConfigError(
+                f"leaves {part} images for each of {options.accumulate} parts on {processes} "
+                f"processes; batch norms of this network need {smallest} at once",
+                where="train.batch_size",
+                fix=f"set it to {smallest * options.accumulate * processes} or more",
             )
 
 

@@ -15,6 +15,8 @@ from rtseg import visualize
 Event = dict[str, Any]
 """One line of the log: `event` (train, validation, fault, note, end), `step`, and its figures."""
 LOG, METRICS = "log.jsonl", "metrics.csv"
+CURVES = ("miou", "pixel_accuracy", "mean_accuracy")
+"""Scores that are drawn; of a task that has none of them, as many of its own, in their order."""
 
 
 class RunLog:
@@ -78,7 +80,8 @@ class RunLog:
             (self.folder / METRICS).unlink(missing_ok=True)
         else:
             buffer = io.StringIO()
-            writer = csv.DictWriter(buffer, fieldnames=list(rows[0]))
+            columns = dict.fromkeys(name for row in rows for name in row)
+            writer = csv.DictWriter(buffer, fieldnames=list(columns))
             writer.writeheader()
             writer.writerows(rows)
             visualize.write_text(self.folder / METRICS, buffer.getvalue())
@@ -106,15 +109,17 @@ def draw_curves(folder: Path) -> None:
         for event in events
         if event["event"] == "train" and math.isfinite(event["loss"])
     ]
+    validations = [event for event in events if event["event"] == "validation"]
+    names = list(dict.fromkeys(name for event in validations for name in event["scores"]))
+    chosen = [name for name in CURVES if name in names] or names[: len(CURVES)]
     scores: Mapping[str, list[tuple[float, float]]] = {
         name: [
             (event["step"], event["scores"][name])
-            for event in events
-            if event["event"] == "validation" and name in event["scores"]
+            for event in validations
+            if name in event["scores"]
         ]
-        for name in ("miou", "pixel_accuracy", "mean_accuracy")
+        for name in chosen
     }
-    scores = {name: points for name, points in scores.items() if points}
     if len(loss) > 1:
         picture = visualize.curves(
             {"training loss": loss}, title="Loss", xlabel="step", ylabel="loss"

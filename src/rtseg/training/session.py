@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -99,7 +100,7 @@ def start(plan: Plan, folder: Path, log: RunLog) -> Session:
     total = options.steps(batches)
     ema = None
     if options.ema_decay is not None:
-        ema = AveragedModel(plan.model, multi_avg_fn=_moving_average(options.ema_decay))
+        ema = _average(plan.model, options.ema_decay, options.ema_ramp)
     if not fabric.is_global_zero:
         log = RunLog(None, display=lambda _: None)
     schedule = plan.schedule(total)
@@ -131,17 +132,38 @@ def _fabric(options: TrainOptions) -> Any:
     return fabric
 
 
-def _moving_average(decay: float) -> Callable[[Any, Any, Any], None]:
-    """Return the update of the average.
+def _average(model: nn.Module, decay: float, ramp: float | None) -> AveragedModel:
+    """Return the moving average of a network.
 
-    decision: the decay of update n is at most (1 + n) / (10 + n), so that the random start does not
-    dominate a short run.
+    Without a ramp the first step is copied, statistics of batch norms always are. With one, the
+    weights before the first step count as well, and so do floating-point statistics. Source:
+    TwinMixing's released code.
     """
+    if ramp is None:
+        return AveragedModel(model, multi_avg_fn=_moving_average(_short_rise(decay)))
+    update = _moving_average(lambda count: decay * (1 - math.exp(-count / ramp)))
+    average = AveragedModel(model, multi_avg_fn=update, use_buffers=True)
+    average.n_averaged.fill_(1)  # as if the start had been the first step
+    return average
+
+
+def _short_rise(decay: float) -> Callable[[int], float]:
+    """Return the decay of update n: at most (1 + n) / (10 + n).
+
+    decision: so that the random start does not dominate a short run.
+    """
+    return lambda count: min(decay, (1 + count) / (10 + count))
+
+
+def _moving_average(decay: Callable[[int], float]) -> Callable[[Any, Any, Any], None]:
+    """Return the update of the average, where the decay depends on the number of updates so far."""
 
     @torch.no_grad()
     def update(averaged: Any, current: Any, count: Any) -> None:
-        rate = min(decay, (1 + int(count)) / (10 + int(count)))
-        torch._foreach_lerp_(averaged, current, 1 - rate)
+        if averaged[0].is_floating_point():
+            torch._foreach_lerp_(averaged, current, 1 - decay(int(count)))
+        else:  # how many batches a norm has seen
+            torch._foreach_copy_(averaged, current)
 
     return update
 
