@@ -32,7 +32,7 @@ def sign(x: Tensor) -> Tensor:
 
 def sign_of_weights(x: Tensor) -> Tensor:
     """Return `sign(x)`; gradients pass unchanged where |x| <= 1 and nowhere else."""
-    surrogate = x.clamp(-1, 1)
+    surrogate = _within_one(x)
     return sign(x) + (surrogate - surrogate.detach())
 
 
@@ -41,9 +41,14 @@ def sign_of_inputs(x: Tensor) -> Tensor:
 
     Source: Bi-Real Net's piecewise polynomial.
     """
-    inside = x.clamp(-1, 1)
+    inside = _within_one(x)
     surrogate = inside * (2 - inside.abs())
     return sign(x) + (surrogate - surrogate.detach())
+
+
+def _within_one(x: Tensor) -> Tensor:
+    # Not clamp: its gradient at -1 and 1 is 0, where clamped weights would stay for good.
+    return torch.where(x.abs() <= 1, x, 0.0)
 
 
 def interleave(x: Tensor, groups: int) -> Tensor:
