@@ -6,10 +6,21 @@ from collections.abc import Callable
 
 from torch import nn
 
+from rtseg.models.bisenetformer import (
+    bisenetformer_r50,
+    bisenetformer_stdc1,
+    bisenetformer_stdc2,
+)
 from rtseg.models.lsa_binet import LSABiNet, dabnet
+from rtseg.models.stdc import stdc1_classifier, stdc2_classifier
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
+    "bisenetformer_r50": bisenetformer_r50,
+    "bisenetformer_stdc1": bisenetformer_stdc1,
+    "bisenetformer_stdc2": bisenetformer_stdc2,
     "dabnet": dabnet,
     "lsa_binet": LSABiNet,
+    "stdc1_classifier": stdc1_classifier,
+    "stdc2_classifier": stdc2_classifier,
 }
 """Every model by name; each builder's signature is the schema of a recipe's `model` section."""
