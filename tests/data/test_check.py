@@ -126,7 +126,7 @@ class InMemory:
         return 1
 
     def __getitem__(self, index: int, /) -> Sample:
-        labels = {"semantic": self.semantic, "panoptic": np.zeros((2, 2), dtype=np.int32)}
+        labels = {"semantic": self.semantic, "panoptic": np.ones((2, 2), dtype=np.int32)}
         return Sample(np.zeros((2, 2, 3), dtype=np.uint8), labels, path=f"drawn/{index}")
 
 

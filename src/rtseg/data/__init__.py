@@ -4,16 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from rtseg.data.ade20k import Ade20k
+from rtseg.data.bdd100k import Bdd100k
 from rtseg.data.camvid import CamVid
 from rtseg.data.cityscapes import Cityscapes
 from rtseg.data.dataset import Dataset
+from rtseg.data.image_folder import ImageFolder
 from rtseg.data.native import NativeFolder
 from rtseg.data.synthetic import Synthetic
+from rtseg.data.voc import Voc
 
 DATASETS: dict[str, Callable[..., Dataset]] = {
     "synthetic": Synthetic,
     "camvid": CamVid,
     "cityscapes": Cityscapes,
+    "bdd100k": Bdd100k,
+    "ade20k": Ade20k,
+    "voc": Voc,
+    "image_folder": ImageFolder,
     "native": NativeFolder,
 }
 """Data sets by the name a recipe uses; the other keys of its section are the keyword arguments."""

@@ -11,7 +11,7 @@
 | bit_depth | an image of more than 8 bits, a mask of more than 16 |
 | lossy_mask | a JPEG mask |
 | value_outside_map | a mask holds a value without a label |
-| all_ignore | a mask without a single labelled pixel |
+| all_ignore | a mask without a single labelled pixel or segment |
 | too_small, too_large | outside `min_size` or `max_pixels` |
 | leakage | the same pixels in two splits |
 | empty_class | a class without a pixel in a split; a warning |
@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 
 from rtseg.data.check_cache import Record, RecordCache, file_state
 from rtseg.data.dataset import Dataset, DiskDataset
-from rtseg.data.files import FileFaultError, exif_orientation, read_image, require_same_size
+from rtseg.data.files import FileFaultError, exif_orientation, read_image, require_fit
 from rtseg.data.weights import (
     COUNTED_KINDS,
     ClassStatistics,
@@ -177,7 +177,7 @@ def _examine_files(dataset: DiskDataset, files: tuple[Path, ...]) -> Record:
         try:
             labels = dataset.tables[kind].read(path)
             if image is not None:
-                require_same_size(image, labels, image_path=image_path, mask_path=path)
+                require_fit(image, labels, image_path=image_path, mask_path=path)
             _note_labels(record, dataset, kind, labels, where=str(path))
         except FileFaultError as error:
             record.add(error)
@@ -191,12 +191,9 @@ def _examine_sample(dataset: Dataset, index: int) -> Record:
     place = Path(sample.path)
     for kind in dataset.kinds:
         labels = np.asarray(sample.labels[kind])
-        if labels.ndim != 2:
-            continue  # one class for the whole image
         try:
-            require_same_size(sample.image, labels, image_path=place, mask_path=place)
-            if kind in COUNTED_KINDS:
-                _note_labels(record, dataset, kind, labels, where=sample.path)
+            require_fit(sample.image, labels, image_path=place, mask_path=place)
+            _note_labels(record, dataset, kind, labels, where=sample.path)
         except FileFaultError as error:
             record.add(error)
     return record
@@ -226,10 +223,14 @@ def _require_upright(path: Path) -> None:
 def _note_labels(
     record: Record, dataset: Dataset, kind: str, labels: NDArray[Any], *, where: str
 ) -> None:
-    num_classes = len(class_names(dataset, kind))
-    counts = count_labels(labels, num_classes=num_classes, where=where)
-    record.counts[kind] = counts
-    if not any(counts[:-1]):
+    if kind in COUNTED_KINDS:
+        num_classes = len(class_names(dataset, kind))
+        counts = count_labels(labels, num_classes=num_classes, where=where)
+        record.counts[kind] = counts
+        empty = not any(counts[:-1])
+    else:
+        empty = not labels.any()  # segment ids: 0 is void
+    if empty:
         raise FileFaultError(
             f"every pixel of the {kind} mask is ignored",
             kind="all_ignore",

@@ -1,4 +1,4 @@
-"""The augmentation of image classifiers: a random part of the image at a fixed size, and a mirror."""
+"""The augmentation of image classifiers: a random part of the image, and a mirror."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from rtseg.data.files import LabelTable, Limits
+from rtseg.data.files import LabelReader, Limits
 from rtseg.structures import ClassInfo, Sample
 
 
@@ -35,11 +35,11 @@ class Dataset(Protocol):
 
 @runtime_checkable
 class DiskDataset(Dataset, Protocol):
-    """A data set of one image and one mask file per label kind, examined file by file."""
+    """A data set of one image and one file per label kind, examined file by file."""
 
     @property
-    def tables(self) -> Mapping[str, LabelTable]:
-        """How to read the mask of each label kind, in the order of `kinds`."""
+    def tables(self) -> Mapping[str, LabelReader]:
+        """How to read the file of each label kind, in the order of `kinds`."""
         ...
 
     @property
@@ -48,7 +48,10 @@ class DiskDataset(Dataset, Protocol):
         ...
 
     def files(self, index: int, /) -> tuple[Path, ...]:
-        """Return the image and then one mask for each of `kinds`, whether they exist or not."""
+        """Return the image and then one file for each of `kinds`, whether they exist or not.
+
+        Where the place of the image is its label, that file is the image again.
+        """
         ...
 
     def strays(self) -> tuple[Path, ...]:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -172,17 +172,27 @@ def _require_size(header: Image.Image, path: Path, limits: Limits) -> None:
 
 
 # ---------------------------------------------------------------- masks
+class LabelReader(Protocol):
+    """How to read the file that holds one kind of label."""
+
+    def read(self, path: Path, /) -> NDArray[Any]:
+        """Return labels as `Sample` describes them, or raise a `FileFaultError`."""
+        ...
+
+
 @dataclass(frozen=True)
 class LabelTable:
     """What each raw value of a mask file means; it is applied once, when the mask is read.
 
     values: raw value to label (a class id or `IGNORE_INDEX`); with `color`, the raw value is
-    `pack_color` of a pixel. color: masks are RGB. unmapped: what a raw value without an entry is,
-    an error or `IGNORE_INDEX`. remedy: what the user should do about such a value.
+    `pack_color` of a pixel. color: masks are RGB. gray_rgb: masks may be RGB or RGBA files of gray
+    pixels, which are the raw values. unmapped: what a raw value without an entry is, an error or
+    `IGNORE_INDEX`. remedy: what the user should do about such a value.
     """
 
     values: Mapping[int, int]
     color: bool = False
+    gray_rgb: bool = False
     unmapped: Literal["error", "ignore"] = "error"
     remedy: str = "add it to label_map, or write `unmapped: ignore`"
 
@@ -192,7 +202,8 @@ class LabelTable:
         Raises:
             FileFaultError: The file cannot be read as such a mask or holds a value without a label.
         """
-        return self.apply(read_mask(path, color=self.color), where=str(path))
+        raw = read_mask(path, color=self.color, gray_rgb=self.gray_rgb)
+        return self.apply(raw, where=str(path))
 
     def apply(
         self, raw: NDArray[np.uint8] | NDArray[np.uint16], *, where: str = ""
@@ -252,7 +263,9 @@ class LabelTable:
         return known
 
 
-def read_mask(path: Path, *, color: bool = False) -> NDArray[np.uint8] | NDArray[np.uint16]:
+def read_mask(
+    path: Path, *, color: bool = False, gray_rgb: bool = False
+) -> NDArray[np.uint8] | NDArray[np.uint16]:
     """Read the raw values of a mask: uint8 or uint16 (H, W), or uint8 (H, W, 3) RGB with `color`.
 
     Grey of 1 to 16 bits gives the stored numbers, a palette file its indices, never its colours.
@@ -260,6 +273,7 @@ def read_mask(path: Path, *, color: bool = False) -> NDArray[np.uint8] | NDArray
     Args:
         path: The mask file.
         color: The mask is RGB; its colours are the labels.
+        gray_rgb: The mask may be RGB or RGBA with three equal channels, of which one is returned.
 
     Raises:
         FileFaultError: The file is missing, broken, lossy, or of another depth or channel count.
@@ -273,11 +287,25 @@ def read_mask(path: Path, *, color: bool = False) -> NDArray[np.uint8] | NDArray
             fix="save the original labels as PNG",
         )
     stored = _raw_mode(header)
+    if gray_rgb and header.mode in {"RGB", "RGBA"} and ";16" not in stored:
+        return _gray(np.asarray(_decode(header, path)), path)
     _require_mask_format(header, path, stored=stored, color=color)
     pixels = np.asarray(_decode(header, path))
     if header.mode.startswith("I"):
         return pixels.astype(np.uint16)
     return pixels.astype(np.uint8) // np.uint8(_STRETCH.get(stored, 1))
+
+
+def _gray(pixels: NDArray[np.uint8], path: Path) -> NDArray[np.uint8]:
+    """Return the first channel of (H, W, 3 or 4), which the next two must repeat."""
+    if (pixels[..., 1:3] != pixels[..., :1]).any():
+        raise FileFaultError(
+            "mask has colors, but its values should be gray",
+            kind="channel_count",
+            where=str(path),
+            fix="use the masks of the published layout, not pictures of them",
+        )
+    return np.ascontiguousarray(pixels[..., 0])
 
 
 def _require_mask_format(header: Image.Image, path: Path, *, stored: str, color: bool) -> None:
@@ -320,13 +348,13 @@ def _pack_pixels(pixels: NDArray[Any]) -> NDArray[np.int32]:
 
 # ---------------------------------------------------------------- pairs
 def read_sample(
-    files: Iterable[Path], tables: Mapping[str, LabelTable], *, limits: Limits | None = None
+    files: Iterable[Path], tables: Mapping[str, LabelReader], *, limits: Limits | None = None
 ) -> Sample:
-    """Read an image and its masks.
+    """Read an image and its labels.
 
     Args:
-        files: The image, then one mask for each entry of `tables`, in its order.
-        tables: How to read the mask of each label kind.
+        files: The image, then one file for each entry of `tables`, in its order.
+        tables: How to read the labels of each kind.
         limits: Image sizes to refuse.
 
     Raises:
@@ -337,15 +365,18 @@ def read_sample(
     labels = {}
     for (kind, table), path in zip(tables.items(), mask_paths, strict=True):
         labels[kind] = table.read(path)
-        require_same_size(image, labels[kind], image_path=image_path, mask_path=path)
+        require_fit(image, labels[kind], image_path=image_path, mask_path=path)
     return Sample(image=image, labels=labels, path=str(image_path))
 
 
-def require_same_size(
+def require_fit(
     image: NDArray[Any], mask: NDArray[Any], *, image_path: Path, mask_path: Path
 ) -> None:
-    """Raise a `FileFaultError` that names the mask unless image and mask have the same size."""
-    if image.shape[:2] == mask.shape[:2]:
+    """Raise a `FileFaultError` that names the mask unless it is as large as the image.
+
+    A label without height and width, one class for the whole image, fits any.
+    """
+    if mask.ndim == 0 or image.shape[:2] == mask.shape[:2]:
         return
     sizes = [f"{array.shape[0]}x{array.shape[1]}" for array in (mask, image)]
     raise FileFaultError(

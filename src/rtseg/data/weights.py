@@ -17,8 +17,11 @@ from rtseg.data.files import FileFaultError
 from rtseg.errors import ConfigError
 from rtseg.structures import IGNORE_INDEX
 
-COUNTED_KINDS = ("semantic", "drivable", "lane")
-"""Label kinds whose values are class ids, so that pixels per class can be counted."""
+COUNTED_KINDS = ("semantic", "drivable", "lane", "class")
+"""Label kinds whose values are class ids, so that pixels per class can be counted.
+
+An image whose label is one class counts as one pixel.
+"""
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ class ClassStatistics:
 
 def class_names(dataset: Dataset, kind: str) -> tuple[str, ...]:
     """Return the names of the values 0, 1, ... of a counted label kind."""
-    if kind == "semantic":
+    if kind in ("semantic", "class"):
         return tuple(info.name for info in dataset.classes)
     return ("background", kind)
 
@@ -64,8 +67,8 @@ def count_labels(labels: NDArray[Any], *, num_classes: int, where: str = "") -> 
     """Count the pixels of each class and, as last entry, of `IGNORE_INDEX`.
 
     Args:
-        labels: uint8 (H, W) of class ids and `IGNORE_INDEX`.
-        num_classes: Number of classes C.
+        labels: Class ids and `IGNORE_INDEX`, (H, W), or () for a whole image.
+        num_classes: Number of classes C; above 255 of them nothing is void.
         where: The file, for messages.
 
     Returns:
@@ -74,8 +77,9 @@ def count_labels(labels: NDArray[Any], *, num_classes: int, where: str = "") -> 
     Raises:
         FileFaultError: A label is neither a class id nor `IGNORE_INDEX`.
     """
-    counts = np.bincount(labels.ravel(), minlength=IGNORE_INDEX + 1)
-    result: list[int] = [*counts[:num_classes].tolist(), int(counts[IGNORE_INDEX])]
+    counts = np.bincount(labels.ravel(), minlength=max(IGNORE_INDEX + 1, num_classes))
+    void = int(counts[IGNORE_INDEX]) if num_classes <= IGNORE_INDEX else 0
+    result: list[int] = [*counts[:num_classes].tolist(), void]
     if sum(result) != labels.size:
         found = np.unique(labels[(labels >= num_classes) & (labels != IGNORE_INDEX)])
         raise FileFaultError(
