@@ -193,15 +193,17 @@ def _check_splits(data: Mapping[str, Any], train_set: Dataset, val_set: Dataset 
 
 def _build_task(section: Mapping[str, Any], train_set: Dataset, val_set: Dataset | None) -> Task:
     target, options = pick(TASKS, section, section="task")
+    weighting = {key: options.pop(key) for key in WEIGHTING_KEYS if key in options}
+    task: Task = call(target, options, train_set.classes, None, section="task")
     for dataset, where in ((train_set, "data.train"), (val_set or train_set, "data.val")):
-        lacking = [kind for kind in TASKS[section["name"]].needs if kind not in dataset.kinds]
+        lacking = [kind for kind in task.needs if kind not in dataset.kinds]
         if lacking:
             offered = ", ".join(dataset.kinds)
             what = f"the data set offers {offered}, the task needs {lacking[0]!r}"
             raise ConfigError(what, where=where, fix="choose another task or data set")
-    weighting = {key: options.pop(key) for key in WEIGHTING_KEYS if key in options}
     weights = call(_loss_weights, weighting, train_set, section="task")
-    task: Task = call(target, options, train_set.classes, weights, section="task")
+    if weights is not None:
+        task = call(target, options, train_set.classes, weights, section="task")
     return task
 
 

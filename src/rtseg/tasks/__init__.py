@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from rtseg.errors import ConfigError, nearest
 from rtseg.structures import Batch, ClassInfo, ImageMeta, Sample
+from rtseg.tasks.classification import ClassificationTask
 from rtseg.tasks.semantic import SemanticTask
 
 WEIGHTING_KEYS = ("class_weights", "inverse_log_offset")
@@ -63,7 +64,10 @@ class Task(Protocol):
         """Turn an output into one result per image, at source size."""
 
 
-TASKS: dict[str, type[Any]] = {"semantic": SemanticTask}
+TASKS: dict[str, type[Any]] = {
+    "classification": ClassificationTask,
+    "semantic": SemanticTask,
+}
 """Every task by name; the options of each are the keys of a recipe's section `task`."""
 
 
