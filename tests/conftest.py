@@ -41,6 +41,24 @@ def coco_panoptic_sample() -> Path:
 
 
 @pytest.fixture(scope="session")
+def bdd100k_sample() -> Path:
+    """3 train frames and 1 val frame of BDD100K with drivable and lane masks."""
+    return _real_data("samples/bdd100k")
+
+
+@pytest.fixture(scope="session")
+def ade20k_sample() -> Path:
+    """Two val images of ADE20K with their masks, and the published table of classes."""
+    return _real_data("samples/ade20k")
+
+
+@pytest.fixture(scope="session")
+def voc_sample() -> Path:
+    """Two images of PASCAL VOC with palette masks; without lists."""
+    return _real_data("samples/voc")
+
+
+@pytest.fixture(scope="session")
 def camvid_full_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All 701 frames of CamVid, unpacked; for slow tests."""
     source = _real_data("camvid11.zip")
