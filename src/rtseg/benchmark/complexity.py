@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
+
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
+_SHAPE_KEEPING = (nn.BatchNorm2d, nn.LayerNorm, nn.ReLU, nn.PReLU, nn.GELU, nn.Sigmoid)
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -40,7 +43,7 @@ def count_operations(model: nn.Module, input_size: tuple[int, int]) -> int:
 
 def _count(model: nn.Module, input_size: tuple[int, int]) -> tuple[int, int]:
     """Return the multiply-adds and the operations of norms and PReLUs of one image."""
-    twin = _shape_only_copy(model)
+    twin = shape_only_copy(model)
     elementwise = 0
 
     def add(module: nn.Module, _inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -56,7 +59,19 @@ def _count(model: nn.Module, input_size: tuple[int, int]) -> tuple[int, int]:
     return int(counter.get_total_flops()) // 2, elementwise
 
 
-def _shape_only_copy(model: nn.Module) -> nn.Module:
+def shape_only_copy(model: ModuleT) -> ModuleT:
+    """Return a copy in evaluation mode whose tensors have shapes and no data.
+
+    Norms and activations hand on what they get, which costs nothing and keeps the shapes; hooks
+    see them all the same.
+    """
     # Frozen parameters, not no_grad: the counter stumbles over views of parameters without it.
     twin = copy.deepcopy(model).to("meta").eval()
+    for module in twin.modules():
+        if isinstance(module, _SHAPE_KEEPING):
+            module.forward = _hand_on  # type: ignore[method-assign]
     return twin.requires_grad_(requires_grad=False)
+
+
+def _hand_on(x: Tensor) -> Tensor:
+    return x
