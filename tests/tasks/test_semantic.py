@@ -121,6 +121,51 @@ def test_class_weights_weigh_the_pixels_of_their_class() -> None:
     assert not torch.allclose(loss, F.cross_entropy(logits, labels))
 
 
+def test_auxiliary_outputs_add_their_weighted_losses_as_one_term() -> None:
+    torch.manual_seed(0)
+    logits, first, second = (torch.randn(2, 3, side, side) for side in (4, 4, 2))
+    labels = torch.randint(0, 3, (2, 8, 8))
+    labels[:, :2] = 255
+    network = Fixed(SemanticOutput(logits, (first, second)))
+    weights = [1.0, 2.0, 5.0]
+    terms = SemanticTask(CLASSES, weights, aux_weight=0.4).training_step(network, batch_of(labels))
+    assert list(terms) == ["loss", "aux"]
+
+    def plain(x: Tensor) -> Tensor:
+        full = F.interpolate(x, size=(8, 8), mode="bilinear", align_corners=False)
+        return F.cross_entropy(full, labels, torch.tensor(weights), ignore_index=255)
+
+    assert torch.allclose(terms["loss"], plain(logits))
+    assert torch.allclose(terms["aux"], 0.4 * (plain(first) + plain(second)))
+    assert list(TASK.training_step(network, batch_of(labels))) == ["loss"]
+
+
+def test_auxiliary_outputs_share_the_kind_of_loss() -> None:
+    torch.manual_seed(0)
+    logits, labels = torch.randn(1, 3, 16, 16) * 4, torch.randint(0, 3, (1, 16, 16))
+    network = Fixed(SemanticOutput(logits, (logits,)))
+    for options in ({"loss": "ohem"}, {"label_smoothing": 0.3}):
+        task = SemanticTask(CLASSES, aux_weight=0.5, **options)
+        terms = task.training_step(network, batch_of(labels))
+        assert torch.allclose(terms["aux"], 0.5 * terms["loss"])
+
+
+def test_a_weight_for_auxiliary_outputs_that_do_not_exist_is_refused() -> None:
+    task = SemanticTask(CLASSES, aux_weight=0.4)
+    with pytest.raises(
+        ConfigError, match=r"task\.aux_weight: the network has no auxiliary outputs"
+    ):
+        task.training_step(
+            Fixed(SemanticOutput(torch.zeros(1, 3, 4, 4))), batch_of(torch.zeros(1, 4, 4).long())
+        )
+
+
+@pytest.mark.parametrize("name", ["dice_weight", "aux_weight"])
+def test_a_negative_weight_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"task\.{name}: -0\.1 is negative"):
+        SemanticTask(CLASSES, **{name: -0.1})
+
+
 def test_weights_for_another_number_of_classes_are_refused() -> None:
     with pytest.raises(ConfigError, match="2 weights for 3 classes"):
         SemanticTask(CLASSES, [1.0, 2.0])

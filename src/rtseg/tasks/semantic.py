@@ -44,6 +44,8 @@ class SemanticTask:
         label_smoothing: Share of each target, in [0, 1), that `ce` spreads evenly over the classes.
         dice_weight: Factor of a Dice loss beside it; 0 leaves it out.
         dice_classes: Whether Dice is averaged over the classes in the labels of a batch, or all.
+        aux_weight: Factor of the same loss of each auxiliary output; 0 leaves them out, so that a
+            network needs none.
 
     Raises:
         ConfigError: The weights do not fit the classes, or an option is out of range.
@@ -61,14 +63,17 @@ class SemanticTask:
         label_smoothing: float = 0.0,
         dice_weight: float = 0.0,
         dice_classes: Literal["present", "all"] = "present",
+        aux_weight: float = 0.0,
     ) -> None:
         self.classes = tuple(classes)
         self.loss = LOSSES[loss]
         self.smoothing = _smoothing(loss, label_smoothing)
-        if dice_weight < 0:
-            raise ConfigError(
-                f"{dice_weight} is negative", where="task.dice_weight", fix="use 0 or more"
-            )
+        for name, factor in (("dice_weight", dice_weight), ("aux_weight", aux_weight)):
+            if factor < 0:
+                raise ConfigError(
+                    f"{factor} is negative", where=f"task.{name}", fix="use 0 or more"
+                )
+        self.aux_weight = aux_weight
         self.dice_weight = dice_weight
         self.dice_classes = dice_classes
         self.weight: Tensor | None = None
@@ -91,10 +96,11 @@ class SemanticTask:
         return SemanticTarget(torch.stack(maps).to(torch.int64))
 
     def training_step(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        """Return the loss of the logits, brought to label size; `dice` apart if there is one.
+        """Return the loss of the logits, brought to label size; `dice` and `aux` apart, if any.
 
         Raises:
-            ConfigError: The network returns something else, or not one channel per class.
+            ConfigError: The network returns something else, not one channel per class, or none of
+                the auxiliary outputs that the loss needs.
         """
         output = self._checked(model(batch.images))
         labels = batch.target.labels
@@ -104,7 +110,24 @@ class SemanticTask:
         if self.dice_weight:
             dice = dice_loss(logits, labels, all_classes=self.dice_classes == "all")
             terms["dice"] = self.dice_weight * dice
+        if self.aux_weight:
+            terms["aux"] = self.aux_weight * self._auxiliary_loss(output.aux, labels, weight)
         return terms
+
+    def _auxiliary_loss(
+        self, aux: tuple[Tensor, ...], labels: Tensor, weight: Tensor | None
+    ) -> Tensor:
+        """Sum the losses of auxiliary logits (B, K, h', w'), each brought to label size."""
+        if not aux:
+            raise ConfigError(
+                "the network has no auxiliary outputs", where="task.aux_weight", fix="set it to 0"
+            )
+        size = labels.shape[-2:]
+        losses = [
+            self.loss(resize_logits(logits, size), labels, weight=weight, **self.smoothing)
+            for logits in aux
+        ]
+        return torch.stack(losses).sum()
 
     def _checked(self, output: Any) -> SemanticOutput:
         if not isinstance(output, SemanticOutput):
