@@ -11,6 +11,14 @@ from rtseg.models.bisenetformer import (
     bisenetformer_stdc1,
     bisenetformer_stdc2,
 )
+from rtseg.models.bsdnet import (
+    bsdnet_b,
+    bsdnet_b_classifier,
+    bsdnet_s,
+    bsdnet_s_classifier,
+    sctnet_b,
+    sctnet_s,
+)
 from rtseg.models.lsa_binet import LSABiNet, dabnet
 from rtseg.models.stdc import stdc1_classifier, stdc2_classifier
 
@@ -18,8 +26,14 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "bisenetformer_r50": bisenetformer_r50,
     "bisenetformer_stdc1": bisenetformer_stdc1,
     "bisenetformer_stdc2": bisenetformer_stdc2,
+    "bsdnet_b": bsdnet_b,
+    "bsdnet_b_classifier": bsdnet_b_classifier,
+    "bsdnet_s": bsdnet_s,
+    "bsdnet_s_classifier": bsdnet_s_classifier,
     "dabnet": dabnet,
     "lsa_binet": LSABiNet,
+    "sctnet_b": sctnet_b,
+    "sctnet_s": sctnet_s,
     "stdc1_classifier": stdc1_classifier,
     "stdc2_classifier": stdc2_classifier,
 }
