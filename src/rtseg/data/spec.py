@@ -29,6 +29,7 @@ SPLITS = ("train", "val", "test")
 DESCRIPTION = "data.yaml"
 _NAMED = re.compile(r"(\w+)=(.+)")
 _SEARCH_DEPTH = 3
+_GENERIC = "image_folder"  # reads many a part of another layout too, so it yields to other readers
 
 
 def open_data(spec: str, split: str, *, options: Mapping[str, Any] | None = None) -> Dataset:
@@ -106,7 +107,9 @@ def _native(path: Path) -> tuple[str, Path]:
     if path.is_file() or (path / DESCRIPTION).is_file():
         return "native", path
     known = next(_readers(path), None)
-    fix = f"write {known}={path}" if known else "add one, or write NAME=ROOT for a built-in layout"
+    fix = (
+        f"write {known[0]}={path}" if known else "add one, or write NAME=ROOT for a built-in layout"
+    )
     raise DataError(f"holds no {DESCRIPTION}", where=str(path), fix=fix)
 
 
@@ -141,7 +144,17 @@ def find_data(root: Path) -> list[Found]:
     """
     if not root.is_dir():
         raise DataError("is no folder", where=str(root), fix="give a folder to search")
-    return [found for folder in _folders(root, _SEARCH_DEPTH) for found in _examine(folder)]
+    found: dict[tuple[str, Path], tuple[Path, Found]] = {}
+    for folder in _folders(root, _SEARCH_DEPTH):
+        for name, image, item in _examine(folder):
+            found.pop((name, image), None)  # a root that holds the root proper opens as well
+            found[name, image] = (folder, item)
+    claimed = [folder for (name, _), (folder, _) in found.items() if name != _GENERIC]
+    return [
+        item
+        for (name, _), (folder, item) in found.items()
+        if name != _GENERIC or not any(folder.is_relative_to(other) for other in claimed)
+    ]
 
 
 def _folders(folder: Path, depth: int) -> Iterator[Path]:
@@ -154,15 +167,16 @@ def _folders(folder: Path, depth: int) -> Iterator[Path]:
             yield from _folders(entry, depth - 1)
 
 
-def _examine(folder: Path) -> Iterator[Found]:
+def _examine(folder: Path) -> Iterator[tuple[str, Path, Found]]:
+    """Yield reader, first image (for a native folder its description) and description."""
     if (folder / DESCRIPTION).is_file():
-        yield _describe(str(folder))
-    for name in _readers(folder):
-        yield _describe(f"{name}={folder}")
+        yield "native", folder / DESCRIPTION, _describe(str(folder))
+    for name, image in _readers(folder):
+        yield name, image, _describe(f"{name}={folder}")
 
 
-def _readers(folder: Path) -> Iterator[str]:
-    """Yield the built-in readers that find images in a folder."""
+def _readers(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Yield the built-in readers that find images in a folder, with the first image."""
     for name in DATASETS:
         if name == "native" or not _has_root(name):
             continue
@@ -171,8 +185,8 @@ def _readers(folder: Path) -> Iterator[str]:
         except RtsegError:
             continue
         first = next(iter(splits.values()))
-        if isinstance(first, DiskDataset) and first.files(0)[0].is_file():
-            yield name
+        if isinstance(first, DiskDataset) and (image := first.files(0)[0]).is_file():
+            yield name, image
 
 
 def _describe(spec: str) -> Found:
