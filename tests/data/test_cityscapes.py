@@ -12,6 +12,7 @@ from rtseg.data.cityscapes import Cityscapes
 from rtseg.data.dataset import DiskDataset
 from rtseg.data.spec import open_splits
 from rtseg.errors import ConfigError, DataError
+from rtseg.structures import Segment
 
 # Raw ids and the train ids that the label definition gives them, typed in by hand.
 RAW = [[0, 7, 8, 11, 12, 13, 17], [19, 20, 21, 22, 23, 24, 25], [26, 27, 28, 31, 32, 33, 9]]
@@ -134,3 +135,78 @@ def test_real_frame_reads_alike_from_both_masks(cityscapes_sample: Path, tmp_pat
     # The car drives on a road: the lower half is mostly class 0, and own bonnet is ignored.
     assert (labels[64:110] == 0).mean() > 0.4
     assert 0.02 < (labels == 255).mean() < 0.4
+
+
+# ---------------------------------------------------------------- panoptic labels
+def write_ids(root: Path, split: str, frame: str, values: object) -> None:
+    path = root / "gtFine" / split / frame.split("_")[0] / f"{frame}_gtFine_instanceIds.png"
+    Image.fromarray(np.asarray(values, np.uint16)).save(path)
+
+
+def test_instance_ids_become_segments_and_groups_crowds(root: Path) -> None:
+    # road 7, sky 23, cars 26000 and 26012, a group of cars 26, a person 24001, ego vehicle 1,
+    # a caravan 29003, which is not scored, and bicycles 33000.
+    values = [[7, 7, 23, 26000, 26012, 26, 26], [24001, 0, 1, 29003, 3, 33000, 7], [255] * 7]
+    write_ids(root, "val", "lindau_000000_000005", values)
+    dataset = Cityscapes(root, split="val", panoptic=True)
+    assert dataset.kinds == ("semantic", "panoptic")
+    sample = dataset[0]
+    ids = sample.labels["panoptic"]
+    assert ids.dtype == np.int32
+    assert ids.tolist() == [
+        [7, 7, 23, 26000, 26012, 26, 26], [24001, 0, 0, 0, 0, 33000, 7], [0] * 7,
+    ]  # fmt: skip
+    assert sample.segments == (
+        Segment(7, 0), Segment(23, 10), Segment(26, 13, crowd=True), Segment(24001, 11),
+        Segment(26000, 13), Segment(26012, 13), Segment(33000, 18),
+    )  # fmt: skip
+    assert sample.labels["semantic"].tolist() == TRAIN
+
+
+def test_panoptic_labels_go_with_either_semantic_mask(root: Path) -> None:
+    write_ids(root, "val", "lindau_000000_000005", [[7] * 7] * 3)
+    dataset = Cityscapes(root, split="val", masks="labelTrainIds", panoptic=True)
+    assert dataset[0].labels["semantic"].tolist() == TRAIN
+    assert dataset[0].segments == (Segment(7, 0),)
+    assert Cityscapes(root, split="val")[0].segments == ()
+
+
+@pytest.mark.parametrize("wrong", [34, 254, 34000, 65535])
+def test_instance_id_of_no_label_is_refused_with_the_file(root: Path, wrong: int) -> None:
+    write_ids(root, "val", "lindau_000000_000005", [[7] * 6 + [wrong]] * 3)
+    with pytest.raises(DataError, match=rf"000005_gtFine_instanceIds\.png: .* {wrong}, which"):
+        Cityscapes(root, split="val", panoptic=True)[0]
+
+
+def test_check_reads_panoptic_masks_too(root: Path) -> None:
+    for frame in ("ulm_000000_000002", "aachen_000000_000001"):
+        write_ids(root, "train", frame, [[26001] * 7] * 3)
+    write_ids(root, "train", "aachen_000000_000009", [[0] * 7] * 3)
+    write_ids(root, "train", "aachen_000000_000010", [[7] * 7] * 3)
+    report = check_dataset(Cityscapes(root, split="train", panoptic=True))
+    assert [(fault.kind, Path(fault.file).name) for fault in report.faults] == [
+        ("all_ignore", "aachen_000000_000009_gtFine_instanceIds.png"),
+        ("missing_image", "aachen_000000_000010_gtFine_instanceIds.png"),
+    ]
+    assert list(report.splits["all"].statistics) == ["semantic"]
+
+
+def test_real_frame_has_cars_and_people_as_segments(
+    cityscapes_sample: Path, tmp_path: Path
+) -> None:
+    for kind in ("leftImg8bit", "gtFine"):
+        folder = tmp_path / kind / "val" / "frankfurt"
+        folder.mkdir(parents=True)
+        for file in (cityscapes_sample / kind).iterdir():
+            (folder / file.name).symlink_to(file)
+    sample = Cityscapes(tmp_path, split="val", panoptic=True)[0]
+    things = [segment for segment in sample.segments if Cityscapes.classes[segment.class_id].thing]
+    assert [segment.id for segment in things] == [24000, 24001, 24002, 24003, 26000, 26001, 26002]
+    assert {segment.class_id for segment in things} == {11, 13}
+    stuff = {segment.class_id for segment in sample.segments} - {11, 13}
+    assert stuff == {0, 1, 2, 4, 5, 7, 8, 10}
+    ids, semantic = sample.labels["panoptic"], sample.labels["semantic"]
+    for segment in sample.segments:
+        # The masks of the sample were shrunk one by one, so that edges differ.
+        inside = semantic[ids == segment.id]
+        assert (inside == segment.class_id).mean() > 0.75, segment
