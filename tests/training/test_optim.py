@@ -50,6 +50,26 @@ def test_poly_warms_up_from_a_third_and_ends_at_zero() -> None:
     assert all(a > b for a, b in itertools.pairwise(values[500:]))
 
 
+def test_poly_ends_at_its_final_factor() -> None:
+    factor = poly(100, power=1.0, final=0.2, warmup_iterations=20, warmup_start=0.0)
+    assert [factor(now) for now in (10, 20, 60, 100)] == pytest.approx([0.5, 1.0, 0.6, 0.2])
+
+
+def test_an_overlapping_warmup_multiplies_the_fall() -> None:
+    # The learning rate that BSDNet's ancestors use: lr0 4e-4, down to 1e-6.
+    total, warmup, start, least, first = 160_000, 1500, 1e-6, 1e-6, 4e-4
+    factor = poly(
+        total, power=0.9, final=least / first, warmup_iterations=warmup, warmup_start=start,
+        warmup_overlaps=True,
+    )  # fmt: skip
+    for now in (0, 1, 700, 1499, 1500, 80_000, 160_000):
+        rate = (first - least) * (1 - now / total) ** 0.9 + least
+        if now < warmup:
+            rate *= 1 - (1 - now / warmup) * (1 - start)
+        assert first * factor(now) == pytest.approx(rate, rel=1e-12)
+    assert factor(1500) < 1
+
+
 def test_poly_without_warmup_begins_at_one() -> None:
     factor = poly(100, power=2.0)
     assert [factor(0), factor(50), factor(100)] == [1.0, 0.25, 0.0]

@@ -122,7 +122,7 @@ class SemanticTask:
             raise ConfigError(
                 "the network has no auxiliary outputs", where="task.aux_weight", fix="set it to 0"
             )
-        size = labels.shape[-2:]
+        size = (labels.shape[-2], labels.shape[-1])
         losses = [
             self.loss(resize_logits(logits, size), labels, weight=weight, **self.smoothing)
             for logits in aux

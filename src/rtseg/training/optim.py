@@ -142,23 +142,32 @@ def _warmup_length(total: int, warmup: int) -> int:
 
 
 def poly(
-    total: int, *, power: float = 0.9, warmup_iterations: int = 0, warmup_start: float = 1 / 3
+    total: int,
+    *,
+    power: float = 0.9,
+    final: float = 0.0,
+    warmup_iterations: int = 0,
+    warmup_start: float = 1 / 3,
+    warmup_overlaps: bool = False,
 ) -> Schedule:
-    """Fall from 1 to 0 as (1 - t/T)^power after a linear warm-up from `warmup_start`.
+    """Fall from 1 to `final` as (1 - t/T)^power after a linear warm-up from `warmup_start`.
 
     Args:
         total: Steps T of the whole run.
         power: Exponent.
+        final: Factor at the end: the fall is (1 - final) (1 - t/T)^power + final.
         warmup_iterations: Length of the warm-up; T/10 if the run is not more than twice as long.
         warmup_start: Factor at step 0.
+        warmup_overlaps: The fall begins at step 0 and the warm-up multiplies it, as in
+            MMSegmentation and Detectron2; otherwise the fall begins, at 1, after the warm-up.
     """
     warmup = _warmup_length(total, warmup_iterations)
+    begin = 0 if warmup_overlaps else warmup
 
     def factor(step: int) -> float:
-        if step < warmup:
-            return _warm(step, warmup, warmup_start)
-        rest = max(0.0, 1 - (step - warmup) / (total - warmup))
-        return float(rest**power)
+        rest = min(1.0, max(0.0, 1 - (step - begin) / (total - begin)))
+        fall = (1 - final) * float(rest**power) + final
+        return fall * _warm(step, warmup, warmup_start) if step < warmup else fall
 
     return factor
 
