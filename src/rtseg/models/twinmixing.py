@@ -308,7 +308,8 @@ class PCAA(nn.Module):
         scores = torch.matmul(self.query(pixels), self.key(centres).transpose(2, 3))
         weights = scores.softmax(dim=-1)  # (B, N, T, K)
         attended = torch.matmul(weights, self.value(overall))  # (B, N, T, C/2)
-        return x + self.project(_image(attended, size))
+        added: Tensor = self.project(_image(attended, size))
+        return x + added
 
 
 def _patches(x: Tensor) -> Tensor:
