@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from torch import nn
 
+from rtseg.models.bisegunet import BiSegUNet, bisegunet_edge, bisegunet_half, bisegunet_s2
 from rtseg.models.bisenetformer import (
     bisenetformer_r50,
     bisenetformer_stdc1,
@@ -23,6 +24,10 @@ from rtseg.models.lsa_binet import LSABiNet, dabnet
 from rtseg.models.stdc import stdc1_classifier, stdc2_classifier
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
+    "bisegunet": BiSegUNet,
+    "bisegunet_edge": bisegunet_edge,
+    "bisegunet_half": bisegunet_half,
+    "bisegunet_s2": bisegunet_s2,
     "bisenetformer_r50": bisenetformer_r50,
     "bisenetformer_stdc1": bisenetformer_stdc1,
     "bisenetformer_stdc2": bisenetformer_stdc2,
