@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rtseg.nn.depthwise import DepthwiseConv2d, gradient_needs_float32, same_padding
+from rtseg.nn.depthwise import DepthwiseConv2d, same_padding
 
 
 def weight_gradient(conv: nn.Conv2d, x: Tensor, out_gradient: Tensor, *, half: bool) -> Tensor:
@@ -47,20 +47,11 @@ def test_result_has_the_type_of_the_autocast() -> None:
     torch.testing.assert_close(trained.float(), conv(x), rtol=0.02, atol=0.02)
 
 
-def test_float32_is_kept_to_dilated_layers_under_autocast_with_gradients() -> None:
-    x = torch.randn(1, 4, 9, 9)
-    tall, wide = DepthwiseConv2d(4, dilation=(2, 1)), DepthwiseConv2d(4, dilation=(1, 2))
-    assert not gradient_needs_float32(tall, x)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert gradient_needs_float32(tall, x)
-        assert not gradient_needs_float32(wide, x)
-        with torch.no_grad():
-            assert not gradient_needs_float32(tall, x)
-
-
-@pytest.mark.parametrize(("dilation", "expected"), [((2, 1), torch.float32), ((1, 2), None)])
-def test_dilated_layer_computes_in_float32_even_where_bfloat16_would_be_right(
-    monkeypatch: pytest.MonkeyPatch, dilation: tuple[int, int], expected: torch.dtype | None
+@pytest.mark.parametrize("dilation", [(1, 1), (2, 1), (1, 2)])
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("gradient", [False, True])
+def test_float32_is_kept_to_dilated_layers_under_autocast_with_gradients(
+    monkeypatch: pytest.MonkeyPatch, dilation: tuple[int, int], half: bool, gradient: bool
 ) -> None:
     # Not every processor has the kernels whose gradient is wrong, so the types are checked too.
     conv = DepthwiseConv2d(4, dilation=dilation)
@@ -72,9 +63,36 @@ def test_dilated_layer_computes_in_float32_even_where_bfloat16_would_be_right(
         return original(x, *rest)
 
     monkeypatch.setattr(conv, "_conv_forward", spy)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        conv(torch.randn(1, 4, 9, 9).bfloat16())
-    assert seen == [(False, expected)] if expected else seen == [(True, torch.bfloat16)]
+    dtype = torch.bfloat16 if half else torch.float32
+    with (
+        torch.autocast("cpu", dtype=torch.bfloat16, enabled=half),
+        torch.set_grad_enabled(gradient),
+    ):
+        conv(torch.randn(1, 4, 9, 9).to(dtype))
+    leaves = half and gradient and dilation != (1, 1)
+    assert seen == [(False, torch.float32)] if leaves else seen == [(half, dtype)]
+
+
+@pytest.mark.parametrize("dilation", [(1, 1), (2, 1)])
+@pytest.mark.parametrize("multiplier", [2, 3])
+def test_several_channels_per_channel_are_trained_in_parts(
+    dilation: tuple[int, int], multiplier: int
+) -> None:
+    torch.manual_seed(0)
+    conv = DepthwiseConv2d(5, out_channels=5 * multiplier, dilation=dilation, bias=True)
+    plain = nn.Conv2d(
+        5, 5 * multiplier, 3, padding=dilation, dilation=dilation, groups=5, bias=True
+    )
+    plain.load_state_dict(conv.state_dict())
+    x = torch.randn(2, 5, 11, 7)
+    factors = torch.randn(2, 5 * multiplier, 11, 7)
+    for layer in (conv, plain):
+        (layer(x) * factors).sum().backward()
+    torch.testing.assert_close(conv(x), plain(x))
+    torch.testing.assert_close(conv.weight.grad, plain.weight.grad)
+    torch.testing.assert_close(conv.bias.grad, plain.bias.grad)
+    with torch.no_grad():
+        assert torch.equal(conv(x), plain(x))
 
 
 def test_channels_do_not_mix_and_may_multiply() -> None:

@@ -1,18 +1,21 @@
-"""A depth-wise convolution whose weight gradient is right under bfloat16 autocast on the CPU."""
+"""A depth-wise convolution that trains well on the CPU: right under bfloat16, and fast."""
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
 class DepthwiseConv2d(nn.Conv2d):
-    """Convolve every channel on its own; train in float32 where bfloat16 gradients are wrong.
+    """Convolve every channel on its own; train around three weaknesses of torch 2.15 on the CPU.
 
-    Under CPU autocast with channels-last tensors, torch 2.15 reads unwritten memory in the bfloat16
-    weight gradient of a depth-wise convolution that is dilated along the height. Outputs and input
-    gradients are right, and so is everything with dilation 1, so only the affected layers leave
-    bfloat16, and only while gradients are recorded. The result has the autocast type either way.
+    The first two concern dilated layers under bfloat16 autocast with channels-last tensors, which
+    therefore leave bfloat16, only while gradients are recorded: with dilation along the height the
+    weight gradient reads unwritten memory, along the width it takes 2 to 4 times as long as that of
+    float32. The result has the autocast type either way. The third is the gradient of several
+    channels out per channel in: 50 times as slow (float32: 2 times) as that of several convolutions
+    with one each, so it is trained as these.
 
     Args:
         channels: Channels in; a multiple of it comes out.
@@ -50,24 +53,26 @@ class DepthwiseConv2d(nn.Conv2d):
 
 
 def convolve(conv: nn.Conv2d, x: Tensor, weight: Tensor) -> Tensor:
-    """Convolve as the depth-wise `conv` would with another weight, in float32 where it must be."""
-    if not gradient_needs_float32(conv, x):
+    """Convolve as the depth-wise `conv` would with another weight; see `DepthwiseConv2d`."""
+    if x.device.type != "cpu" or not torch.is_grad_enabled():
         result: Tensor = conv._conv_forward(x, weight, conv.bias)
         return result
+    if not torch.is_autocast_enabled("cpu") or max(conv.dilation) == 1:
+        return _convolve_in_parts(conv, x, weight, conv.bias)
     with torch.autocast("cpu", enabled=False):
         bias = None if conv.bias is None else conv.bias.float()
-        result = conv._conv_forward(x.float(), weight.float(), bias)
+        result = _convolve_in_parts(conv, x.float(), weight.float(), bias)
     return result.to(torch.get_autocast_dtype("cpu"))
 
 
-def gradient_needs_float32(conv: nn.Conv2d, x: Tensor) -> bool:
-    """Return whether training a depth-wise `conv` on `x` would meet the wrong gradients."""
-    return (
-        conv.dilation[0] > 1
-        and x.device.type == "cpu"
-        and torch.is_autocast_enabled("cpu")
-        and torch.is_grad_enabled()
-    )
+def _convolve_in_parts(conv: nn.Conv2d, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Convolve once for each channel out per channel in."""
+    parts = conv.out_channels // conv.in_channels
+    outputs = [
+        conv._conv_forward(x, weight[part::parts], None if bias is None else bias[part::parts])
+        for part in range(parts)
+    ]
+    return outputs[0] if parts == 1 else F.channel_shuffle(torch.cat(outputs, dim=1), parts)
 
 
 def same_padding(kernel_size: tuple[int, int], dilation: tuple[int, int]) -> tuple[int, int]:
