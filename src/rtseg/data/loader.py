@@ -150,11 +150,12 @@ class TrainCollate:
             return error
 
     def _stack(self, items: Sequence[TrainItem]) -> Batch:
-        fitted = [self.preprocess.fit(item.sample.image, path=item.sample.path) for item in items]
+        preprocess = self.preprocess.for_training()
+        fitted = [preprocess.fit(item.sample.image, path=item.sample.path) for item in items]
         metas = tuple(item.meta for item in fitted)
         images = _stacked([item.image for item in fitted], fix="set data.augment.crop")
         samples = [
-            replace(item.sample, labels=self.preprocess.fit_labels(item.sample.labels, meta))
+            replace(item.sample, labels=preprocess.fit_labels(item.sample.labels, meta))
             for item, meta in zip(items, metas, strict=True)
         ]
         faults = tuple(fault for item in items for fault in item.faults)

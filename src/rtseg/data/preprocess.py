@@ -50,8 +50,11 @@ class Preprocess:
     antialias: resizing bilinearly averages over all source pixels when it shrinks; false takes the
     four nearest ones only.
     mask_resize: how label maps follow a resize; `max` makes a pixel of a binary map 1 if any source
-    pixel under it is. score_at: results are compared with the labels at `native` size, or at the
-    size that the image has at the `input`, before padding.
+    pixel under it is.
+    resize: `evaluation` spares training images the size rule: they keep the size that augmentation
+    gave them.
+    score_at: results are compared with the labels at `native` size, or at the size that the image
+    has at the `input`, before padding.
     """
 
     mean: Color = (123.675, 116.28, 103.53)
@@ -63,6 +66,7 @@ class Preprocess:
     max_long_side: int | None = None
     letterbox: Size | None = None
     antialias: bool = True
+    resize: Literal["always", "evaluation"] = "always"
     mask_resize: Literal["nearest", "max"] = "nearest"
     score_at: Literal["native", "input"] = "native"
 
@@ -93,6 +97,13 @@ class Preprocess:
                 fix="add short_side",
             )
 
+        if self.resize == "evaluation" and (self.letterbox or not (self.size or self.short_side)):
+            raise ConfigError(
+                "resize: evaluation needs size or short_side, and no letterbox",
+                where="data.preprocess.resize",
+                fix="leave it out",
+            )
+
     def _require_room(self, letterbox: Size) -> None:
         small = any(a > b for a, b in zip(self.size or (0, 0), letterbox, strict=True))
         if small or any(side % self.stride for side in letterbox):
@@ -102,6 +113,12 @@ class Preprocess:
                 where="data.preprocess",
                 fix="enlarge it, or lower size or stride",
             )
+
+    def for_training(self) -> Preprocess:
+        """Return what training images pass, which is less with `resize` at `evaluation`."""
+        if self.resize == "always":
+            return self
+        return replace(self, size=None, short_side=None, max_long_side=None, resize="always")
 
     @property
     def padding_color(self) -> Color:
