@@ -17,7 +17,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from rtseg.errors import DataError
-from rtseg.structures import IGNORE_INDEX, SemanticResult, SemanticTarget
+from rtseg.structures import IGNORE_INDEX, MaskTarget, SemanticResult, SemanticTarget
 
 _CHUNK = 1 << 17
 """decision: pixels counted at once; the joint codes (256 KiB) then stay in the L2 cache."""
@@ -124,23 +124,20 @@ class SegmentationScores(Metric):
         zeros = torch.zeros(num_classes, num_classes, dtype=torch.int64)
         self.add_state("confusion", default=zeros, dist_reduce_fx="sum")
 
-    def update(self, result: SemanticResult, target: SemanticTarget) -> None:
+    def update(self, result: SemanticResult, target: SemanticTarget | MaskTarget) -> None:
         """Count one image.
 
         Args:
             result: Prediction; its mask (H, W) holds classes 0..C-1.
-            target: Labels (1, H, W) or (H, W) of any integer type, with `IGNORE_INDEX` for void.
+            target: Labels (1, H, W) or (H, W) of any integer type, with `IGNORE_INDEX` for void;
+                or the masks of one image, void where none of them is.
 
         Raises:
             ValueError: If sizes differ or a prediction is no class.
             DataError: If a label is neither a class nor `IGNORE_INDEX`.
         """
-        labels = target.labels
-        if labels.ndim == 3 and labels.shape[0] == 1:
-            labels = labels[0]
-        counts = confusion_matrix(
-            result.mask, labels.cpu().numpy(), self.num_classes, where=result.source
-        )
+        labels = _label_map(target)
+        counts = confusion_matrix(result.mask, labels, self.num_classes, where=result.source)
         self.confusion += torch.from_numpy(counts).to(self.confusion.device)
 
     def merge(self, other: SegmentationScores) -> None:
@@ -215,6 +212,17 @@ class SegmentationScores(Metric):
             }
             for index, name in enumerate(self.class_names)
         ]
+
+
+def _label_map(target: SemanticTarget | MaskTarget) -> NDArray[Any]:
+    """Return the class of every pixel (H, W) of the one image of a target."""
+    if isinstance(target, SemanticTarget):
+        labels = target.labels
+        return (labels[0] if labels.ndim == 3 and labels.shape[0] == 1 else labels).cpu().numpy()
+    painted = np.full(target.masks[0].shape[1:], IGNORE_INDEX, np.uint8)
+    for label, mask in zip(target.labels[0].tolist(), target.masks[0], strict=True):
+        painted[mask.cpu().numpy()] = label
+    return painted
 
 
 def _areas(matrix: NDArray[np.int64]) -> tuple[NDArray[np.int64], ...]:

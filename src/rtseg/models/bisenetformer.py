@@ -487,6 +487,9 @@ class BiSeNetFormer(nn.Module):
         attention: Form of the attention, see `Attention`.
     """
 
+    smallest_batch = 2
+    """Images that the batch norms need at once in training."""
+
     def __init__(
         self,
         num_classes: int,

@@ -13,6 +13,7 @@ from rtseg.errors import ConfigError, nearest
 from rtseg.structures import Batch, ClassInfo, ImageMeta, Sample
 from rtseg.tasks.classification import ClassificationTask
 from rtseg.tasks.semantic import SemanticTask
+from rtseg.tasks.semantic_masks import SemanticMasksTask
 
 WEIGHTING_KEYS = ("class_weights", "inverse_log_offset")
 """Keys of a recipe's section `task` that say how to weigh classes; only a loss needs the result."""
@@ -67,6 +68,7 @@ class Task(Protocol):
 TASKS: dict[str, type[Any]] = {
     "classification": ClassificationTask,
     "semantic": SemanticTask,
+    "semantic_masks": SemanticMasksTask,
 }
 """Every task by name; the options of each are the keys of a recipe's section `task`."""
 
