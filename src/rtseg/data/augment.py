@@ -75,8 +75,9 @@ class Augment:
 
     def __post_init__(self) -> None:
         self._require_one_scale_rule()
-        lengths = (*(self.crop or ()), *(self.base_size or ()), *(self.short_side or ()))
-        if min(*lengths, self.max_long_side or 1, 1) < 1 or min(self._factors) <= 0:
+        cap = () if self.max_long_side is None else (self.max_long_side,)
+        lengths = (*(self.crop or ()), *(self.base_size or ()), *(self.short_side or ()), *cap)
+        if min(lengths, default=1) < 1 or min(self._factors) <= 0:
             raise _refusal(
                 "sizes and scale factors must be positive", "leave out what is not wanted"
             )
