@@ -215,3 +215,48 @@ def test_adam_adds_the_decay_to_the_gradient_and_adamw_does_not() -> None:
 def test_each_optimizer_has_a_rule_for_the_batch_size() -> None:
     assert BATCH_SCALING == {"sgd": 1.0, "adam": 0.5, "adamw": 0.5}
     assert set(BATCH_SCALING) == set(OPTIMIZERS)
+
+
+class Queries(nn.Module):
+    """Learned queries beside a packed attention, a norm and a layer with biases."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+        self.q_feat = nn.Parameter(torch.zeros(5, 4))
+        self.attention = nn.MultiheadAttention(4, 2)
+        self.norm = nn.LayerNorm(4)
+        self.prelu = nn.PReLU(4)
+
+
+def test_biases_may_decay_while_norms_and_named_parameters_do_not() -> None:
+    model = Queries()
+    optimizer = adamw(
+        model,
+        lr=1.0,
+        weight_decay=0.05,
+        backbone_multiplier=0.1,
+        decay_biases=True,
+        no_decay=("q_feat",),
+    )
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    found = {
+        (group["lr"], group["weight_decay"]): sorted(names[id(p)] for p in group["params"])
+        for group in optimizer.param_groups
+    }
+    assert found == {
+        (0.1, 0.05): ["backbone.0.bias", "backbone.0.weight"],
+        (0.1, 0.0): ["backbone.1.bias", "backbone.1.weight"],
+        (1.0, 0.05): [
+            "attention.in_proj_bias",
+            "attention.in_proj_weight",
+            "attention.out_proj.bias",
+            "attention.out_proj.weight",
+        ],
+        (1.0, 0.0): ["norm.bias", "norm.weight", "prelu.weight", "q_feat"],
+    }
+
+
+def test_a_name_that_the_model_does_not_have_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"optimizer\.no_decay: this model has no 'q_pos'"):
+        adamw(Queries(), lr=1.0, no_decay=("q_feat", "q_pos"))

@@ -319,7 +319,7 @@ class Attention(nn.Module):
         """
         weights, offsets = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
         q, k, v = (
-            F.linear(x, weight, offset).unflatten(2, (HEADS, -1)).transpose(1, 2)
+            F.linear(x, weight, offset).view(*x.shape[:2], HEADS, -1).transpose(1, 2)
             for x, weight, offset in zip((query, key, value), weights, offsets, strict=True)
         )  # (B, heads, N or S, D / heads)
         if self.form == "sdpa":
@@ -402,8 +402,8 @@ class Heads(nn.Module):
 
     def masks(self, x: Tensor, features: Tensor) -> Tensor:
         """Return mask logits (B, N, h, w) alone."""
-        product = self.embed(self.norm(x)) @ features.flatten(2)
-        return product.unflatten(2, features.shape[-2:])
+        product: Tensor = self.embed(self.norm(x)) @ features.flatten(2)
+        return product.view(*product.shape[:2], *features.shape[-2:])
 
 
 class Decoder(nn.Module):

@@ -39,7 +39,7 @@ def semantic_scores(output: MaskOutput, *, class_loss: ClassLoss = "ce") -> Tens
     probabilities = class_probabilities(output.class_logits, class_loss=class_loss)
     masks = output.mask_logits.float().sigmoid()
     scores = probabilities.transpose(1, 2) @ masks.flatten(2)
-    return scores.unflatten(2, masks.shape[-2:])
+    return scores.view(*scores.shape[:2], *masks.shape[-2:])
 
 
 class SemanticMasksTask:

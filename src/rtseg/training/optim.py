@@ -24,6 +24,8 @@ def parameter_groups(
     weight_decay: float,
     decay_norms: bool,
     backbone_multiplier: float,
+    decay_biases: bool = False,
+    no_decay: tuple[str, ...] = (),
 ) -> list[dict[str, Any]]:
     """Sort the trainable parameters into groups with their own learning rate and weight decay.
 
@@ -33,13 +35,18 @@ def parameter_groups(
         weight_decay: Of every parameter that decays.
         decay_norms: Whether norms, biases and other one-dimensional parameters decay as well.
         backbone_multiplier: Factor of `lr` for the backbone.
+        decay_biases: Whether biases decay even though norms do not; those of norms never do.
+        no_decay: Names of attributes whose parameters never decay, such as learned queries.
+
+    Raises:
+        ConfigError: The model has no backbone, or nothing of a name in `no_decay`.
     """
+    kept = decaying(model, norms=decay_norms, biases=decay_biases, never=no_decay)
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            decays = decay_norms or parameter.squeeze().ndim > 1
             in_backbone = "backbone" in name.split(".")
-            groups.setdefault((in_backbone, decays), []).append(parameter)
+            groups.setdefault((in_backbone, name in kept), []).append(parameter)
     if not any(in_backbone for in_backbone, _ in groups) and backbone_multiplier != 1:
         raise ConfigError(
             "this model has no backbone",
@@ -54,6 +61,33 @@ def parameter_groups(
         }
         for (in_backbone, decays), parameters in sorted(groups.items(), key=lambda item: item[0])
     ]
+
+
+def decaying(
+    model: nn.Module, *, norms: bool, biases: bool, never: tuple[str, ...]
+) -> frozenset[str]:
+    """Return the names of the parameters that decay; the arguments are those above."""
+    kinds = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
+    of_norms = {
+        id(parameter)
+        for module in model.modules()
+        if isinstance(module, kinds)
+        for parameter in module.parameters(recurse=False)
+    }
+    found, unused = set(), set(never)
+    for name, parameter in model.named_parameters():
+        parts = name.split(".")
+        unused.difference_update(parts)
+        bias = biases and parts[-1].endswith("bias") and id(parameter) not in of_norms
+        if not set(never) & set(parts) and (norms or bias or parameter.squeeze().ndim > 1):
+            found.add(name)
+    if unused:
+        raise ConfigError(
+            f"this model has no {min(unused)!r}",
+            where="optimizer.no_decay",
+            fix="give names of its attributes, or leave it out",
+        )
+    return frozenset(found)
 
 
 def sgd(
@@ -107,6 +141,8 @@ def adamw(
     weight_decay: float = 0.01,
     decay_norms: bool = False,
     backbone_multiplier: float = 1.0,
+    decay_biases: bool = False,
+    no_decay: tuple[str, ...] = (),
 ) -> Optimizer:
     """Build AdamW: weight decay is decoupled from the gradient and spares norms and biases."""
     groups = parameter_groups(
@@ -115,6 +151,8 @@ def adamw(
         weight_decay=weight_decay,
         decay_norms=decay_norms,
         backbone_multiplier=backbone_multiplier,
+        decay_biases=decay_biases,
+        no_decay=no_decay,
     )
     return torch.optim.AdamW(groups, lr=lr, betas=betas, eps=eps)
 
