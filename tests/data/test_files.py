@@ -25,6 +25,7 @@ from rtseg.data.files import (
     read_image,
     read_mask,
     read_sample,
+    require_fit,
 )
 
 RGB = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
@@ -277,3 +278,31 @@ def test_sample_holds_one_map_per_kind_and_the_path(tmp_path: Path) -> None:
     np.testing.assert_array_equal(sample.labels["drivable"], RGB[..., 0] % 2)
     np.testing.assert_array_equal(sample.labels["lane"], 1 - RGB[..., 0] % 2)
     assert sample.path == str(image)
+
+
+# ---------------------------------------------------------------- gray pixels in color files
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
+def test_gray_pixels_are_read_from_any_number_of_equal_channels(tmp_path: Path, mode: str) -> None:
+    gray = np.array([[0, 127, 191], [255, 1, 2]], np.uint8)
+    channels = {"L": gray, "RGB": np.stack([gray] * 3, -1)}
+    channels["RGBA"] = np.concatenate([channels["RGB"], 255 - gray[..., None]], axis=-1)
+    Image.fromarray(channels[mode]).save(tmp_path / "m.png")
+    raw = read_mask(tmp_path / "m.png", gray_rgb=True)
+    assert raw.dtype == np.uint8
+    assert raw.tolist() == gray.tolist()
+    table = LabelTable({0: 0, 127: 1, 191: 1, 255: 1}, gray_rgb=True, unmapped="ignore")
+    assert table.read(tmp_path / "m.png").tolist() == [[0, 1, 1], [1, 255, 255]]
+
+
+def test_color_files_stay_refused_where_indices_are_expected(tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((2, 2, 4), np.uint8)).save(tmp_path / "m.png")
+    with pytest.raises(FileFaultError, match="mask has 4 channels"):
+        read_mask(tmp_path / "m.png")
+
+
+def test_a_label_of_the_whole_image_fits_any_image() -> None:
+    image = np.zeros((4, 5, 3), np.uint8)
+    for label in (np.array(3), np.zeros((4, 5))):
+        require_fit(image, label, image_path=Path("i"), mask_path=Path("m"))
+    with pytest.raises(FileFaultError, match=r"m: mask is 5x4 \(H x W\) but its image i is 4x5"):
+        require_fit(image, np.zeros((5, 4)), image_path=Path("i"), mask_path=Path("m"))

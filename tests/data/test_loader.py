@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 import torch
 
+from rtseg.data.classification import RandomPart
 from rtseg.data.loader import TrainBatches, TrainView, eval_loader, opened, train_loader
 from rtseg.data.transforms import Augment, Preprocess
 from rtseg.errors import ConfigError, DataError, RtsegError
-from rtseg.structures import Batch, Sample
+from rtseg.structures import Batch, ImageMeta, Sample
 from rtseg.tasks.semantic import SemanticTask
 from training.toy import CLASSES, PREPROCESS, Pictures
 
@@ -253,3 +254,25 @@ def test_evaluation_batches_of_different_sizes_are_refused() -> None:
     loader = eval_loader(Mixed(4), preprocess=PREPROCESS, target=TASK.target, batch_size=2)
     with pytest.raises(ConfigError, match="differ in size"):
         list(opened(loader))
+
+
+def test_evaluation_can_compare_at_the_size_of_the_input() -> None:
+    preprocess = Preprocess(stride=4, size=(8, 10), letterbox=(12, 12), score_at="input")
+    data = Pictures(2, size=(16, 20))
+    batch = next(opened(iter(eval_loader(data, preprocess=preprocess, target=TASK.target))))
+    assert tuple(batch.images.shape) == (1, 3, 12, 12)
+    assert batch.meta == (ImageMeta("picture/0", (8, 10), (8, 10), (4, 2), (2, 1)),)
+    labels = batch.target[0].labels[0]
+    assert tuple(labels.shape) == (8, 10)
+    # Nearest neighbour takes one of the four pixels under each.
+    native = torch.from_numpy(data[0].labels["semantic"]).long()
+    corners = native.view(8, 2, 10, 2).permute(0, 2, 1, 3).reshape(8, 10, 4)
+    assert (labels[..., None] == corners).any(-1).all()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_augmentation_that_does_not_fit_the_labels_ends_with_one_sentence(workers: int) -> None:
+    with pytest.raises(ConfigError) as caught:
+        first_batches(1, augment=RandomPart(size=16), workers=workers)
+    assert "cannot change the semantic labels" in str(caught.value)
+    assert multiprocessing.active_children() == []

@@ -99,6 +99,7 @@ def check(
         *_fault_lines("fault", report.faults),
         *_fault_lines("warning", report.warnings),
         *_tables(statistics, inverse_log_offset),
+        *_width_lines(report),
         _summary_line(report),
     )
     return None if report.ok else DataError.exit_code
@@ -233,6 +234,14 @@ def _fault_lines(label: str, faults: tuple[Fault, ...]) -> list[str]:
     if len(faults) > SHOWN:
         lines.append(f"... and {len(faults) - SHOWN} more {label}s (--json or --output shows all)")
     return lines
+
+
+def _width_lines(report: CheckReport) -> list[str]:
+    return [
+        f"{split}: {kind} strokes are about {width:g} pixels wide"
+        for split, summary in report.splits.items()
+        for kind, width in summary.widths.items()
+    ]
 
 
 def _summary_line(report: CheckReport) -> str:

@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -34,6 +34,7 @@ from numpy.typing import NDArray
 from rtseg.data.check_cache import Record, RecordCache, file_state
 from rtseg.data.dataset import Dataset, DiskDataset
 from rtseg.data.files import FileFaultError, exif_orientation, read_image, require_fit
+from rtseg.data.strokes import stroke_width
 from rtseg.data.weights import (
     COUNTED_KINDS,
     ClassStatistics,
@@ -42,6 +43,9 @@ from rtseg.data.weights import (
     default_workers,
     summarize_counts,
 )
+
+STROKE_KINDS = ("lane",)
+"""Label kinds that are drawn as strokes."""
 
 
 @dataclass(frozen=True)
@@ -59,13 +63,15 @@ class SplitSummary:
 
     images: number of samples, bad ones included. sizes: images by (H, W). channel_mean: RGB mean
     over all pixels, 0-255, None without a readable image. statistics: by label kind, over readable
-    masks.
+    masks. widths: by label kind that is drawn as strokes, their usual width in pixels (a network
+    that learns wide lines scores badly on narrow ones).
     """
 
     images: int
     sizes: Mapping[tuple[int, int], int]
     channel_mean: tuple[float, float, float] | None
     statistics: Mapping[str, ClassStatistics]
+    widths: Mapping[str, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the same as JSON-ready values."""
@@ -75,6 +81,7 @@ class SplitSummary:
             "sizes": sizes,
             "channel_mean": None if self.channel_mean is None else list(self.channel_mean),
             "labels": {kind: value.to_dict() for kind, value in self.statistics.items()},
+            "stroke_widths": dict(self.widths),
         }
 
 
@@ -227,6 +234,9 @@ def _note_labels(
         num_classes = len(class_names(dataset, kind))
         counts = count_labels(labels, num_classes=num_classes, where=where)
         record.counts[kind] = counts
+        width = stroke_width(labels) if kind in STROKE_KINDS else None
+        if width is not None:
+            record.widths[kind] = width
         empty = not any(counts[:-1])
     else:
         empty = not labels.any()  # segment ids: 0 is void
@@ -250,7 +260,12 @@ def _summarize(dataset: Dataset, records: list[Record]) -> SplitSummary:
             counts = [record.counts[kind] for record in records if kind in record.counts]
             statistics[kind] = summarize_counts(counts, class_names(dataset, kind))
     mean = (sums[0] / pixels, sums[1] / pixels, sums[2] / pixels) if pixels else None
-    return SplitSummary(len(records), sizes, mean, statistics)
+    widths = {}
+    for kind in STROKE_KINDS:
+        found = [record.widths[kind] for record in records if kind in record.widths]
+        if found:
+            widths[kind] = float(np.median(found))
+    return SplitSummary(len(records), sizes, mean, statistics, widths)
 
 
 def _pair_faults(dataset: Dataset) -> list[Fault]:

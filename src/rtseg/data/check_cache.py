@@ -21,8 +21,8 @@ class Record:
     """What was found in one sample; JSON-ready.
 
     size: (H, W) of the image, None if it cannot be read. digest: of its pixels. channel_sum: of its
-    pixels, by channel. counts: by label kind, pixels of each class and of void. faults: kind, file
-    and message of each.
+    pixels, by channel. counts: by label kind, pixels of each class and of void. widths: by label
+    kind, of strokes in pixels. faults: kind, file and message of each.
     """
 
     path: str
@@ -30,6 +30,7 @@ class Record:
     digest: str = ""
     channel_sum: list[int] = field(default_factory=lambda: [0, 0, 0])
     counts: dict[str, list[int]] = field(default_factory=dict)
+    widths: dict[str, float] = field(default_factory=dict)
     faults: list[list[str]] = field(default_factory=list)
 
     def add(self, error: FileFaultError) -> None:
