@@ -22,6 +22,12 @@ from rtseg.models.bsdnet import (
 )
 from rtseg.models.lsa_binet import LSABiNet, dabnet
 from rtseg.models.stdc import stdc1_classifier, stdc2_classifier
+from rtseg.models.twinmixing import (
+    twinmixing_base,
+    twinmixing_large,
+    twinmixing_nano,
+    twinmixing_tiny,
+)
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "bisegunet": BiSegUNet,
@@ -41,5 +47,9 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "sctnet_s": sctnet_s,
     "stdc1_classifier": stdc1_classifier,
     "stdc2_classifier": stdc2_classifier,
+    "twinmixing_base": twinmixing_base,
+    "twinmixing_large": twinmixing_large,
+    "twinmixing_nano": twinmixing_nano,
+    "twinmixing_tiny": twinmixing_tiny,
 }
 """Every model by name; each builder's signature is the schema of a recipe's `model` section."""

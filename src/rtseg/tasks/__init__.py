@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from rtseg.errors import ConfigError, nearest
 from rtseg.structures import Batch, ClassInfo, ImageMeta, Sample
 from rtseg.tasks.classification import ClassificationTask
+from rtseg.tasks.road_lane import RoadLaneTask
 from rtseg.tasks.semantic import SemanticTask
 from rtseg.tasks.semantic_masks import SemanticMasksTask
 
@@ -67,6 +68,7 @@ class Task(Protocol):
 
 TASKS: dict[str, type[Any]] = {
     "classification": ClassificationTask,
+    "road_lane": RoadLaneTask,
     "semantic": SemanticTask,
     "semantic_masks": SemanticMasksTask,
 }
