@@ -20,6 +20,7 @@ from rtseg.training.optim import (
     apply_schedule,
     constant,
     cosine,
+    epoch_poly,
     parameter_groups,
     poly,
     sgd,
@@ -88,6 +89,29 @@ def test_a_short_run_warms_up_for_a_tenth_of_it(total: int, warmup: int) -> None
             assert factor(0) == 0.5
             assert factor(warmup - 1) < 1.0
         assert factor(warmup) == 1.0
+
+
+def test_stairs_of_epochs_have_the_rates_of_the_released_code() -> None:
+    steps = 4375
+    factor = epoch_poly(100 * steps, epochs=100, power=1.5, resolution=2e-5)
+    for epoch, rate in {0: 5e-4, 1: 4.9252e-4, 50: 1.7678e-4, 80: 4.472e-5, 99: 5e-7}.items():
+        first, last = epoch * steps, (epoch + 1) * steps - 1
+        assert 5e-4 * factor(first) == pytest.approx(rate, abs=1e-15)
+        assert factor(first) == factor(last)
+        assert 5e-4 * factor(first) == pytest.approx(
+            round(5e-4 * (1 - epoch / 100) ** 1.5, 8), abs=1e-15
+        )
+    assert factor(100 * steps) == factor(100 * steps - 1)
+
+
+def test_stairs_without_rounding_and_in_runs_that_do_not_divide() -> None:
+    factor = epoch_poly(10, epochs=4, power=2.0)
+    assert [factor(now) for now in range(10)] == [
+        (1 - epoch / 4) ** 2 for epoch in (0, 0, 0, 1, 1, 2, 2, 2, 3, 3)
+    ]
+    for options in ({"epochs": 0}, {"epochs": 4, "resolution": 0.0}):
+        with pytest.raises(ConfigError, match="must be positive"):
+            epoch_poly(10, **options)
 
 
 def test_cosine_falls_along_half_a_wave() -> None:

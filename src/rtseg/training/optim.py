@@ -210,6 +210,36 @@ def poly(
     return factor
 
 
+def epoch_poly(
+    total: int, *, epochs: int, power: float = 0.9, resolution: float | None = None
+) -> Schedule:
+    """Fall as (1 - e/E)^power in one stair for each epoch e, 0 to E - 1.
+
+    Args:
+        total: Steps of the whole run.
+        epochs: Stairs E of equal length; in a recipe `${train.epochs}`.
+        power: Exponent.
+        resolution: The factor is rounded to multiples of it; 2e-5 rounds a rate that begins at
+            5e-4 to 8 decimals.
+
+    Raises:
+        ConfigError: There is no stair, or the resolution is not positive.
+    """
+    if epochs < 1 or (resolution is not None and resolution <= 0):
+        raise ConfigError(
+            f"epochs {epochs} and resolution {resolution} must be positive",
+            where="schedule",
+            fix="write epochs: ${train.epochs}, and leave resolution out for no rounding",
+        )
+
+    def factor(step: int) -> float:
+        epoch = min(step * epochs // total, epochs - 1)
+        fall = float((1 - epoch / epochs) ** power)
+        return fall if resolution is None else round(fall / resolution) * resolution
+
+    return factor
+
+
 def cosine(
     total: int,
     *,
@@ -288,6 +318,7 @@ def constant(total: int, *, warmup_iterations: int = 0, warmup_start: float = 1 
 
 SCHEDULES: dict[str, Callable[..., Schedule]] = {
     "poly": poly,
+    "epoch_poly": epoch_poly,
     "cosine": cosine,
     "step": step,
     "constant": constant,
