@@ -199,7 +199,8 @@ def _annotations(records: Sequence[dict[str, Any]], things: Sequence[int], kind:
     """Return the entries `kind` of all images as pycocotools holds them; ids count from 1."""
     from pycocotools.coco import COCO
 
-    images, annotations = [], []
+    images: list[dict[str, int]] = []
+    annotations: list[dict[str, Any]] = []
     for image, record in enumerate(records, start=1):
         width_first = list(reversed(record["size"]))
         images.append({"id": image, "height": width_first[0], "width": width_first[1]})
