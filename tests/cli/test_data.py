@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from data.broken import CORPUS, HEIGHT, write_clean
+from data.trees import write_image
 from rtseg.cli.main import main
 
 SYNTHETIC = ("synthetic", "--set", "length=2", "--set", "size=[32,48]")
@@ -170,3 +171,28 @@ def test_wrong_input_is_named(
 def test_a_folder_without_data_is_3(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "list", str(tmp_path)]) == 3
     assert "holds no data set" in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------- labels of other kinds
+def test_the_width_of_lane_strokes_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    code, document = run_json(capsys, "check", *SYNTHETIC, "--split", "val")
+    width = document["splits"]["val"]["stroke_widths"]["lane"]
+    assert (code, width >= 1) == (0, True)
+    assert main(["data", "check", *SYNTHETIC, "--split", "val"]) == 0
+    shown = f"val: lane strokes are about {width:.1f} pixels wide"
+    assert shown in capsys.readouterr().out
+
+
+def test_images_with_one_class_each_are_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed, name in enumerate(("train/cat/a", "train/cat/b", "train/dog/c", "val/dog/d")):
+        write_image(tmp_path / f"{name}.png", seed=seed)
+    for verb in ("check", "stats"):
+        code, document = run_json(capsys, verb, f"image_folder={tmp_path}")
+        assert code == 0
+        train = document["splits"]["train"]
+        classes = (train["labels"] if verb == "check" else train)["class"]["classes"]
+        assert [(item["name"], item["pixels"]) for item in classes] == [("cat", 2), ("dog", 1)]
+    assert main(["data", "list", str(tmp_path)]) == 0
+    assert "train 3 val 1" in " ".join(capsys.readouterr().out.split())

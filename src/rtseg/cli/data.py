@@ -238,7 +238,7 @@ def _fault_lines(label: str, faults: tuple[Fault, ...]) -> list[str]:
 
 def _width_lines(report: CheckReport) -> list[str]:
     return [
-        f"{split}: {kind} strokes are about {width:g} pixels wide"
+        f"{split}: {kind} strokes are about {width:.1f} pixels wide"
         for split, summary in report.splits.items()
         for kind, width in summary.widths.items()
     ]
