@@ -20,6 +20,7 @@ from rtseg.training.optim import (
     apply_schedule,
     constant,
     cosine,
+    cosine_phases,
     epoch_poly,
     parameter_groups,
     poly,
@@ -134,6 +135,28 @@ def test_cosine_begins_again_at_each_restart() -> None:
 def test_a_restart_outside_of_the_run_or_out_of_order_is_refused(restarts: tuple[int, ...]) -> None:
     with pytest.raises(ConfigError, match=r"schedule\.restarts"):
         cosine(100, restarts=restarts)
+
+
+def test_phases_of_180_epochs_begin_at_the_full_rate_and_end_at_a_hundredth() -> None:
+    epoch = 185  # steps, of Cityscapes in batches of 16
+    factor = cosine_phases(180 * epoch, lengths=(50, 100, 30), final=0.01)
+    assert [factor(start * epoch) for start in (0, 50, 150)] == [1.0, 1.0, 1.0]
+    lasts = [factor(end * epoch - 1) for end in (50, 150, 180)]
+    assert lasts == pytest.approx([0.01] * 3, abs=1e-6)
+    assert factor(100 * epoch) == pytest.approx(0.01 + 0.99 / 2)
+
+
+def test_phases_follow_the_length_of_the_run() -> None:
+    factor = cosine_phases(36, lengths=(50, 100, 30))
+    assert [now for now in range(36) if factor(now) == 1.0] == [0, 10, 30]
+    assert [now for now in range(2) if cosine_phases(2, lengths=(5, 10, 3))(now) == 1.0] == [0, 1]
+    assert cosine_phases(1, lengths=(5, 10, 3))(0) == 1.0
+
+
+@pytest.mark.parametrize("lengths", [(), (5, 0), (-1, 2)])
+def test_phases_without_length_are_refused(lengths: tuple[int, ...]) -> None:
+    with pytest.raises(ConfigError, match=r"schedule\.lengths"):
+        cosine_phases(100, lengths=lengths)
 
 
 def test_step_falls_at_each_milestone() -> None:

@@ -281,6 +281,30 @@ def cosine(
     return factor
 
 
+def cosine_phases(total: int, *, lengths: tuple[int, ...], final: float = 0.0) -> Schedule:
+    """Fall as `cosine`, anew from 1 at the start of each phase.
+
+    Args:
+        total: Steps of the whole run.
+        lengths: Of the phases, in proportion, such as numbers of epochs; phases that have no step
+            of a short run are left out.
+        final: Factor at the end of each phase.
+
+    Raises:
+        ConfigError: A length is not above 0.
+
+    Source: BiSegUNet, table 10, where a run of 50 + 100 + 30 epochs restarts at 50 and 150.
+    """
+    if not lengths or min(lengths) <= 0:
+        raise ConfigError(
+            f"{list(lengths)} are no lengths of phases",
+            where="schedule.lengths",
+            fix="give one number above 0 for each phase, such as its epochs",
+        )
+    ends = [round(total * end / sum(lengths)) for end in itertools.accumulate(lengths)]
+    return cosine(total, restarts=tuple(sorted(set(ends) - {0, total})), final=final)
+
+
 def step(
     total: int,
     *,
@@ -320,6 +344,7 @@ SCHEDULES: dict[str, Callable[..., Schedule]] = {
     "poly": poly,
     "epoch_poly": epoch_poly,
     "cosine": cosine,
+    "cosine_phases": cosine_phases,
     "step": step,
     "constant": constant,
 }
