@@ -1,0 +1,179 @@
+"""TwinMixing's recipes hold the published numbers, and one of each kind takes a step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from rtseg.benchmark.complexity import count_parameters
+from rtseg.config import call, check, pick
+from rtseg.data.driving import Driving
+from rtseg.data.loader import TrainBatches, opened, train_loader
+from rtseg.data.preprocess import Preprocess
+from rtseg.models import MODELS
+from rtseg.recipe import build, list_recipes, read_recipe
+from rtseg.training.optim import OPTIMIZERS, SCHEDULES
+
+RECIPES = {
+    "twinmixing/bdd100k_base": 434_085,
+    "twinmixing/bdd100k_base@drivable_only": 411_325,
+    "twinmixing/bdd100k_base@lane_only": 411_325,
+    "twinmixing/bdd100k_base@no_coarse": 429_361,
+    "twinmixing/bdd100k_base@no_fine": 393_289,
+    "twinmixing/bdd100k_large": 1_501_681,
+    "twinmixing/bdd100k_nano": 24_167,
+    "twinmixing/bdd100k_tiny": 98_176,
+    "twinmixing/bdd100k_tiny@dilations_1": 98_176,
+    "twinmixing/bdd100k_tiny@dilations_16": 98_176,
+    "twinmixing/bdd100k_tiny@dilations_4": 98_176,
+    "twinmixing/bdd100k_tiny@epochs_50": 98_176,
+    "twinmixing/bdd100k_tiny@groups_1": 115_048,
+    "twinmixing/bdd100k_tiny@groups_16": 98_496,
+    "twinmixing/bdd100k_tiny@groups_2": 104_512,
+    "twinmixing/bdd100k_tiny@groups_32": 98_176,
+    "twinmixing/bdd100k_tiny@groups_4": 100_704,
+    "twinmixing/bdd100k_tiny@groups_8": 99_232,
+    "twinmixing/synthetic": 98_176,
+}
+PAPER = [name for name in RECIPES if "bdd100k" in name]
+SHRUNK = (
+    "train.batch_size=2", "train.epochs=2", "data.workers=0",
+    "data.preprocess.size=[36,64]", "data.preprocess.letterbox=[64,64]",
+)  # fmt: skip
+
+
+def sections_of(name: str) -> dict[str, Any]:
+    return read_recipe(name).sections
+
+
+def network(name: str) -> nn.Module:
+    """Build the network of a recipe without data and without drawing weights."""
+    builder, switches = pick(MODELS, sections_of(name)["model"], section="model")
+    with torch.device("meta"):
+        return call(builder, switches, section="model")
+
+
+def test_the_recipes_are_those_expected() -> None:
+    assert [name for name in list_recipes() if name.startswith("twinmixing/")] == sorted(RECIPES)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_network_of_the_recipe_has_its_parameter_count(name: str) -> None:
+    assert count_parameters(network(name)) == RECIPES[name]
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_all_paper_recipes_differ_in_little(name: str) -> None:
+    base, sections = sections_of("twinmixing/bdd100k_base"), sections_of(name)
+    for key in ("data", "optimizer"):
+        assert sections[key] == base[key]
+    short = name.startswith("twinmixing/bdd100k_tiny@")
+    epochs = 50 if short else 100
+    single = name.partition("@")[2] in ("drivable_only", "lane_only")
+    task = sections["model"].get("tasks", "both")
+    monitor = {"both": "score", "drivable": "drivable_miou", "lane": "lane_iou"}[task]
+    assert single == (task != "both")
+    assert sections["task"].get("tasks", "both") == task
+    assert sections["train"] == {**base["train"], "epochs": epochs, "monitor": monitor}
+    assert sections["schedule"] == {**base["schedule"], "epochs": epochs}
+
+
+def test_recipe_has_the_numbers_of_the_released_code() -> None:
+    sections = sections_of("twinmixing/bdd100k_base")
+    make, options = pick(SCHEDULES, sections["schedule"], section="schedule")
+    epochs = sections["train"]["epochs"]
+    factor = make(epochs, **check(make, options, section="schedule", given=1))
+    lr = sections["optimizer"]["lr"]
+    assert [lr * factor(e) for e in (0, 1, 50, 80, 99)] == pytest.approx(
+        [5.0e-4, 4.9252e-4, 1.7678e-4, 4.472e-5, 5.0e-7], abs=1e-15
+    )
+    builder, options = pick(OPTIMIZERS, sections["optimizer"], section="optimizer")
+    model = network("twinmixing/bdd100k_base")
+    optimizer = builder(model, **check(builder, options, section="optimizer", given=1))
+    assert type(optimizer).__name__ == "AdamW"
+    assert {group["weight_decay"] for group in optimizer.param_groups} == {5e-4}
+    decayed = sum(item.numel() for group in optimizer.param_groups for item in group["params"])
+    assert decayed == 434_085  # norms, slopes and biases too
+    train = sections["train"]
+    assert (train["batch_size"], train["ema_decay"], train["ema_ramp"]) == (16, 0.9999, 2000)
+    augment = call(
+        Driving, {k: v for k, v in sections["data"]["augment"].items() if k != "name"}, section="a"
+    )
+    assert (augment.degrees, augment.zoom, augment.shift) == (5.0, 0.2, 0.1)
+    assert (augment.hue, augment.saturation, augment.value) == (0.015, 0.7, 0.4)
+    assert augment.gaussian_sigma == (0.15, 1.3)
+
+
+def test_an_image_becomes_a_centred_letterbox_in_0_to_1() -> None:
+    preprocess = call(
+        Preprocess, sections_of("twinmixing/bdd100k_tiny")["data"]["preprocess"], section="p"
+    )
+    image = np.zeros((720, 1280, 3), np.uint8)
+    image[::2] = 255
+    fitted = preprocess.fit(image)
+    assert fitted.image.shape == (3, 384, 640)
+    assert (fitted.meta.input_size, fitted.meta.padding) == ((360, 640), (24, 0))
+    assert fitted.meta.offset == (12, 0)
+    gray = torch.full((3, 12, 640), 114 / 255)
+    torch.testing.assert_close(fitted.image[:, :12], gray)
+    torch.testing.assert_close(fitted.image[:, -12:], gray)
+    inside = fitted.image[:, 12:-12]  # two rows of 0 and 255, rounded
+    torch.testing.assert_close(inside, torch.full((3, 360, 640), 0.5), rtol=0, atol=0.5 / 255)
+
+
+# ---------------------------------------------------------------- one step
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two frames of noise per split in the layout of BDD100K."""
+    root = tmp_path_factory.mktemp("datasets")
+    rng = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for index in range(2):
+            masks = (rng.choice([0, 127, 191], (72, 128)), rng.choice([0, 255], (72, 128)))
+            pixels = {
+                "images": rng.integers(0, 256, (72, 128, 3)),
+                "segment": np.stack([masks[0]] * 3 + [np.full((72, 128), 255)], axis=-1),
+                "lane": np.stack([masks[1]] * 3 + [np.full((72, 128), 255)], axis=-1),
+            }
+            for kind, values in pixels.items():
+                path = root / "bdd100k" / split / kind
+                path.mkdir(parents=True, exist_ok=True)
+                ending = "jpg" if kind == "images" else "png"
+                Image.fromarray(values.astype(np.uint8)).save(path / f"{index}.{ending}")
+    return root
+
+
+@pytest.mark.parametrize("name", ["bdd100k_nano", "bdd100k_base@lane_only"])
+def test_one_step_learns_both_maps(
+    name: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RTSEG_DATASETS", str(folder))
+    plan = build(read_recipe(f"twinmixing/{name}", SHRUNK))
+    order = TrainBatches(len(plan.data.train), batch_size=2, seed=0)
+    loader = train_loader(
+        plan.data.train, order, augment=plan.data.augment, preprocess=plan.data.preprocess,
+        target=plan.task.target, workers=0,
+    )  # fmt: skip
+    batch = next(opened(iter(loader)))
+    assert batch.images.shape == (2, 3, 64, 64)
+    for labels in batch.target:
+        assert labels.shape == (2, 64, 64)
+        assert (labels[:, :14] == 255).all()
+        assert (labels[:, 50:] == 255).all()
+        assert (labels[:, 14:50] <= 1).all()
+    terms = plan.task.training_step(plan.model.train(), batch)
+    assert len(terms) == (2 if "lane_only" in name else 4)
+    torch.stack(list(terms.values())).sum().backward()
+    optimizer = plan.optimizer(plan.model)
+    before = {key: value.clone() for key, value in plan.model.state_dict().items()}
+    optimizer.step()
+    after = plan.model.state_dict()
+    assert all(value.isfinite().all() for value in after.values())
+    changed = [key for key, value in after.items() if not torch.equal(value, before[key])]
+    assert len(changed) > 0.5 * len(before)
