@@ -68,15 +68,15 @@ def build(recipe: Recipe, *, model: nn.Module | None = None) -> Plan:
     _check_splits(data, train_set, val_set)
     augment, preprocess = _transforms(data)
     task = _build_task(sections["task"], train_set, val_set)
+    schedule, schedule_options = pick(SCHEDULES, sections["schedule"], section="schedule")
+    checked = check(schedule, schedule_options, section="schedule", given=1)
+    optimizer, optimizer_options = pick(OPTIMIZERS, sections["optimizer"], section="optimizer")
+    rates = check(optimizer, optimizer_options, section="optimizer", given=1)
     network = (
         _Network(model)
         if model is not None
         else _build_network(recipe, len(train_set.classes), task, seed=options.seed)
     )
-    schedule, schedule_options = pick(SCHEDULES, sections["schedule"], section="schedule")
-    checked = check(schedule, schedule_options, section="schedule", given=1)
-    optimizer, optimizer_options = pick(OPTIMIZERS, sections["optimizer"], section="optimizer")
-    rates = check(optimizer, optimizer_options, section="optimizer", given=1)
     info = ModelInfo(
         network.name, network.switches, sections["task"]["name"], tuple(train_set.classes),
         json.loads(json.dumps(asdict(preprocess))), sections,
