@@ -10,6 +10,7 @@ from torchmetrics import Metric
 
 from rtseg.errors import ConfigError
 from rtseg.losses.cross_entropy import ohem_cross_entropy
+from rtseg.structures import ClassInfo
 from rtseg.tasks import TASKS, rebuild
 from training.toy import CLASSES
 
@@ -45,7 +46,7 @@ def test_every_task_keeps_the_protocol(name: str) -> None:
     assert (first.name, second.name, second.default) == ("classes", "class_weights", None)
     assert all(option.kind is option.KEYWORD_ONLY for option in options)
     assert all(option.default is not option.empty for option in options)
-    task = rebuild(name, CLASSES, {})
+    task = rebuild(name, [*CLASSES, ClassInfo("thing", (1, 1, 1), thing=True)], {})
     assert task.needs
     assert issubclass(task.output_type, tuple)
     metric = task.new_metric()

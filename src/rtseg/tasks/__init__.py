@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from rtseg.errors import ConfigError, nearest
 from rtseg.structures import Batch, ClassInfo, ImageMeta, Sample
 from rtseg.tasks.classification import ClassificationTask
+from rtseg.tasks.instance import InstanceTask
+from rtseg.tasks.panoptic import PanopticTask
 from rtseg.tasks.road_lane import RoadLaneTask
 from rtseg.tasks.semantic import SemanticTask
 from rtseg.tasks.semantic_masks import SemanticMasksTask
@@ -68,6 +70,8 @@ class Task(Protocol):
 
 TASKS: dict[str, type[Any]] = {
     "classification": ClassificationTask,
+    "instance": InstanceTask,
+    "panoptic": PanopticTask,
     "road_lane": RoadLaneTask,
     "semantic": SemanticTask,
     "semantic_masks": SemanticMasksTask,

@@ -25,7 +25,7 @@ class MergedMasks(NamedTuple):
 class _Owners(NamedTuple):
     """Which query each pixel belongs to.
 
-    `codes`: (H, W) int32, twice the query, plus 1 where the pixel is inside of its mask. By query:
+    `codes`: (H, W) int16, twice the query, plus 1 where the pixel is inside of its mask. By query:
     `owned`, its pixels; `kept`, those inside; `covered`, all pixels inside of its mask.
     """
 
@@ -79,18 +79,19 @@ def merge_masks(
         if class_id not in things:
             stuff[class_id] = numbers[query]
     table = [value for number in numbers for value in (0, number)] or [0]
-    ids = torch.tensor(table, dtype=torch.int32, device=scores.device)[owners.codes]
+    number_of = torch.tensor(table, dtype=torch.int32, device=scores.device)
+    ids = number_of.index_select(0, owners.codes.flatten().int()).view(size)
     return MergedMasks(ids, tuple(segments), tuple(best))
 
 
 def _find_owners(masks: Iterable[Tensor], scores: Tensor, size: tuple[int, int]) -> _Owners:
     best = torch.full(size, -1.0, device=scores.device)
-    codes = torch.zeros(size, dtype=torch.int32, device=scores.device)
+    codes = torch.zeros(size, dtype=torch.int16, device=scores.device)
     covered = []
     for query, (mask, score) in enumerate(zip(masks, scores, strict=True)):
         value, inside = mask * score, mask >= INSIDE
-        codes = torch.where(value > best, inside.int() + 2 * query, codes)  # a tie: the first one
+        codes = torch.where(value > best, inside.short() + 2 * query, codes)  # a tie: the first one
         torch.maximum(best, value, out=best)
-        covered.append(int(inside.sum()))
+        covered.append(int(inside.count_nonzero()))
     pixels = torch.bincount(codes.flatten(), minlength=2 * max(len(scores), 1)).view(-1, 2)
     return _Owners(codes, pixels.sum(1).tolist(), pixels[:, 1].tolist(), covered)
