@@ -254,6 +254,24 @@ def test_dilated_depthwise_gradient_under_bfloat16_is_that_of_float32(binarized:
     assert (gradients[1] - gradients[0]).norm() < 0.01 * gradients[0].norm()
 
 
+def test_dilated_depthwise_layer_computes_in_float32_under_bfloat16(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Not every processor has the kernels whose gradient is wrong, so the types are checked too.
+    layer = BinaryConv2d(4, 4, 3, groups=4, dilation=2)
+    seen: list[torch.dtype] = []
+    original = layer._conv_forward
+
+    def spy(x: Tensor, *rest: Tensor) -> Tensor:
+        seen.append(x.dtype)
+        return original(x, *rest)
+
+    monkeypatch.setattr(layer, "_conv_forward", spy)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert layer(torch.randn(1, 4, 9, 9).bfloat16()).dtype == torch.bfloat16
+    assert seen == [torch.float32]
+
+
 # ---------------------------------------------------------------- inputs of one bit
 def one_bit(*, groups: int = 2, stride: int = 1, dilation: int = 1) -> BinaryConv2d:
     layer = BinaryConv2d(

@@ -41,8 +41,9 @@ of packed bits.
 Where the paper contradicts itself:
 - Its parameters and operations at 1024x2048 (23.4 M, 390.3 G) cannot be those of the network that
   has 18.5 M and 194.7 G at 512x1024: four times the pixels, same weights.
-- 18.5 million parameters in 7.8 MB, or 1.2 MB in binary, are less than one bit for each.
-- It lists more contradictions among its scores and ablations; `docs/models/bisegunet.md` has all.
+- 18.5 million parameters in 7.8 MB are 3 bits for each, and half a bit in the 1.2 MB of the binary
+  network.
+- More of its scores and ablations exclude each other; `docs/models/bisegunet.md` lists them all.
 
 Deviations from the paper and silent points:
 - Groups: stem 4 and 8, encoder and decoder 8, ASPP 4, projection 2; in the capacity block 32 for
