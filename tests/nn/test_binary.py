@@ -301,11 +301,9 @@ def test_one_bit_layer_counts_signs_with_a_border_of_minus_one(
 def test_border_of_minus_one_is_not_a_border_of_zero() -> None:
     layer = one_bit(groups=1)
     x = torch.randn(1, 4, 5, 5)
-    with_zeros = F.conv2d(
-        sign_of_inputs(x - layer.tau.view(4, 1, 1)) if layer.tau is not None else x,
-        layer.effective_weight(),
-        padding=1,
-    )
+    assert layer.tau is not None
+    signs = sign_of_inputs(x - layer.tau.view(4, 1, 1))
+    with_zeros = F.conv2d(signs, layer.effective_weight(), padding=1)
     inner = (..., slice(1, -1), slice(1, -1))
     torch.testing.assert_close(layer(x)[inner], with_zeros[inner])
     assert not torch.isclose(layer(x)[:, :, 0], with_zeros[:, :, 0]).all()
@@ -343,7 +341,10 @@ def test_thresholds_start_at_the_means_of_one_batch() -> None:
 # ---------------------------------------------------------------- state
 @pytest.mark.parametrize("bits", [32, 1])
 def test_saved_layer_loads_in_the_state_it_was_saved_in(tmp_path: Path, bits: int) -> None:
-    source = nn.Sequential(BinaryConv2d(4, 4, 3, act_bits=1), BinaryConv2d(4, 4, 3, act_bits=1))
+    def pair() -> nn.Sequential:
+        return nn.Sequential(*(BinaryConv2d(4, 4, 3, act_bits=1) for _ in range(2)))
+
+    source = pair()
     layer = source[1]
     assert isinstance(layer, BinaryConv2d)
     layer.binarize()
@@ -354,12 +355,10 @@ def test_saved_layer_loads_in_the_state_it_was_saved_in(tmp_path: Path, bits: in
     assert state["1._extra_state"].tolist() == [1, bits]
     assert state["0._extra_state"].tolist() == [0, 32]
     save_file(state, tmp_path / "x.safetensors")
-    target = nn.Sequential(BinaryConv2d(4, 4, 3, act_bits=1), BinaryConv2d(4, 4, 3, act_bits=1))
+    target = pair()
     target.load_state_dict(load_file(tmp_path / "x.safetensors"))
-    assert [(m.binarized, m.act_bits) for m in binary_layers(target).values()] == [
-        (False, 32),
-        (True, bits),
-    ]
+    states = [(layer.binarized, layer.act_bits) for layer in binary_layers(target).values()]
+    assert states == [(False, 32), (True, bits)]
     x = torch.randn(1, 4, 5, 5)
     assert torch.equal(source.eval()(x), target.eval()(x))
 

@@ -25,15 +25,16 @@ All convolutions but the first and the last, those of the attention and those th
 can become binary (`nn/binary.py`): 50 layers. A network starts with real weights.
 
 Exact counts with 19 classes; operations at 512x1024, twice the multiply-adds of convolutions and
-matrix products. Effective ones count a binary weight as 1/32 parameter and an operation with it as
-1/64. In brackets what the paper prints:
+matrix products; in brackets what the paper prints:
 
-    name             parameters           binary weights  operations               effective
-    bisegunet        18,485,123 (18.5 M)  15,082,176      195,053,305,856 (194.7)  3.87 M, 10.68 G
-    bisegunet_s2     18,485,123           15,082,176       48,364,863,488          (4.3 M, 10.4 G)
-    bisegunet_half    5,301,579            4,429,536       34,314,473,472
-    bisegunet_edge    1,713,779            1,484,592       14,795,495,424
+    name            parameters           binary weights  operations
+    bisegunet       18,485,123 (18.5 M)      15,082,176  195,053,305,856 (194.7 G)
+    bisegunet_s2    18,485,123               15,082,176   48,364,863,488
+    bisegunet_half   5,301,579                4,429,536   34,314,473,472
+    bisegunet_edge   1,713,779                1,484,592   14,795,495,424
 
+Counting a binary weight as 1/32 parameter and an operation with it as 1/64, `bisegunet` has 3.87 M
+(4.3 M) parameters and 10.68 G (10.4 G) operations.
 `bisegunet` has 18,485,381 parameters with 21 classes and 18,502,022 with 150. The other three are
 ours: half the size at the stem, fewer channels, groups of 32 channels and more, which fill a word
 of packed bits.
