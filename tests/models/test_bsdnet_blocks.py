@@ -81,8 +81,10 @@ def test_each_group_has_norm_one_and_shifts_change_nothing() -> None:
 
 
 def test_half_precision_does_not_underflow_on_a_large_map() -> None:
-    weights = grouped_double_norm(torch.randn(1, 64, 64, 128).half(), norm="l2")
+    scores = torch.randn(1, 64, 64, 128).half()
+    weights = grouped_double_norm(scores, norm="l2")
     assert weights.dtype == torch.float16
+    assert torch.equal(weights, grouped_double_norm(scores.float(), norm="l2").half())
     assert weights.isfinite().all()
     lengths = weights.float().view(1, 8, 8, 64, 128).square().sum(2).sqrt()
     assert torch.allclose(lengths, torch.ones_like(lengths), atol=2e-3)
