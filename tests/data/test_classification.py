@@ -64,6 +64,16 @@ def test_the_part_moves_and_numbers_do_not_run_out_of_step() -> None:
     assert rng.random() == reference.random()
 
 
+def test_the_ratio_is_width_over_height_and_the_place_has_its_own_numbers() -> None:
+    part = RandomPart(size=40, area=(0.125, 0.125), ratio=(2.0, 2.0), flip=0)
+    for seed in range(10):
+        image = applied(part, sample_of(100, 100), seed).image
+        assert extent(image) == pytest.approx((0.25, 0.5), abs=0.04)
+        draws = np.random.default_rng(seed).random(DRAWS)[-3:-1]
+        corner = [int(draws[0] * 76), int(draws[1] * 51)]
+        assert image[0, 0, :2] == pytest.approx(corner, abs=1)
+
+
 @pytest.mark.parametrize(("shape", "part"), [((100, 20), (0.25, 1.0)), ((20, 100), (1.0, 0.25))])
 def test_where_no_part_fits_the_middle_is_taken(
     shape: tuple[int, int], part: tuple[float, float]

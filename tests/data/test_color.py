@@ -95,6 +95,13 @@ def test_contrast_comes_before_or_after_saturation() -> None:
     torch.testing.assert_close(late, torch.tensor([255.0, 225, 187.5]))
 
 
+def test_what_brightness_drives_out_of_range_is_cut_before_the_next_step() -> None:
+    # (250, 100, 50) + 32 is (255, 132, 82) and not (282, 132, 82); contrast 0.5 halves that.
+    image = torch.tensor([250.0, 100, 50]).view(3, 1, 1)
+    result = distort(image, draws(brightness=1.0, contrast=0.0)).flatten()
+    torch.testing.assert_close(result, torch.tensor([127.5, 66, 41]))
+
+
 def test_every_step_happens_in_half_of_the_cases_and_stays_in_range() -> None:
     rng = np.random.default_rng(0)
     image = pixels() * 255

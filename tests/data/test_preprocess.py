@@ -106,7 +106,10 @@ def gradient(height: int, width: int) -> np.ndarray:
         ((30, 60), 15, 20, (10, 20)),
         ((30, 61), 20, None, (20, 41)),  # 40.67
         ((30, 60), 60, 100, (50, 100)),
+        ((61, 30), 20, None, (41, 20)),
         ((4, 400), 2, 50, (1, 50)),  # 0.5 becomes 1
+        ((2, 400), 1, 50, (1, 50)),  # and so does 0.25
+        ((400, 2), 1, 50, (50, 1)),
     ],
 )
 def test_short_side_keeps_the_ratio_below_a_cap(
@@ -131,8 +134,9 @@ def test_letterbox_pads_on_all_sides_and_says_where() -> None:
 
 
 def test_the_odd_row_of_a_letterbox_lies_below() -> None:
-    fitted = Preprocess(stride=1, size=(4, 4), letterbox=(7, 5)).fit(gradient(8, 8))
-    assert (fitted.meta.padding, fitted.meta.offset) == ((3, 1), (1, 0))
+    for size, padding, offset in (((4, 4), (3, 1), (1, 0)), ((4, 5), (3, 0), (1, 0))):
+        fitted = Preprocess(stride=1, size=size, letterbox=(7, 5)).fit(gradient(8, 8))
+        assert (fitted.meta.padding, fitted.meta.offset) == (padding, offset)
 
 
 @pytest.mark.parametrize(
