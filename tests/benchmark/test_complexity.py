@@ -4,7 +4,13 @@ import pytest
 import torch
 from torch import nn
 
-from rtseg.benchmark.complexity import count_macs, count_operations, count_parameters
+from rtseg.benchmark.complexity import (
+    count_macs,
+    count_operations,
+    count_parameters,
+    measure,
+    shape_only_copy,
+)
 from rtseg.models.lsa_binet import LSABiNet
 
 
@@ -28,6 +34,42 @@ def test_small_network_is_counted_by_hand() -> None:
     assert count_macs(model, (10, 12)) == macs
     # One affine batch norm (4 each) and one PReLU (1 each) over 8 x 5 x 6 elements.
     assert count_operations(model, (10, 12)) == macs + 5 * 240
+
+
+def test_one_pass_counts_all() -> None:
+    counts = measure(small(), (10, 12))
+    assert counts.parameters == count_parameters(small())
+    assert counts.macs == count_macs(small(), (10, 12))
+    assert counts.operations == count_operations(small(), (10, 12))
+
+
+def test_parameters_that_only_training_uses_do_not_count() -> None:
+    class WithHead(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.head = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 100, 1)
+            self.offset = nn.Parameter(torch.zeros(7))
+            self.again = self.conv  # a module that is called twice counts once
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            features = self.conv(x)
+            self.again(x)
+            return self.head(features) if self.training else features
+
+    assert measure(WithHead().train(), (8, 8)).parameters == 12 + 4 + 7
+
+
+def test_norms_and_activations_are_skipped_but_seen() -> None:
+    twin = shape_only_copy(small())
+    seen = []
+    for module in twin:
+        module.register_forward_hook(lambda _module, _inputs, output: seen.append(output.shape))
+    twin(torch.empty(1, 3, 10, 12, device="meta"))
+    assert [tuple(shape) for shape in seen] == [
+        *[(1, 8, 5, 6)] * 5, (1, 8, 1, 1), (1, 8), (1, 5),
+    ]  # fmt: skip
+    x = torch.empty(1, 8, 5, 6, device="meta")
+    assert twin[1](x) is twin[2](x) is x
 
 
 def test_counting_leaves_the_model_as_it_is() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,48 @@ def count_parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
+class Complexity(NamedTuple):
+    """What one image costs in evaluation.
+
+    `parameters`: of the modules that are used, without heads that only training has.
+    `macs`: multiply-adds of convolutions and matrix products.
+    `operations`: as `count_operations` counts them.
+    """
+
+    parameters: int
+    macs: int
+    operations: int
+
+
+def measure(model: nn.Module, input_size: tuple[int, int]) -> Complexity:
+    """Count all that a network needs for one RGB image, in one pass without data.
+
+    Args:
+        model: Left as it is; a copy without data runs in evaluation mode.
+        input_size: (H, W) of the image.
+    """
+    twin = shape_only_copy(model)
+    elementwise = 0
+    used: dict[nn.Parameter, int] = {}
+
+    def add(module: nn.Module, _inputs: tuple[Any, ...], output: Tensor) -> None:
+        nonlocal elementwise
+        elementwise += output.numel() * (1 if isinstance(module, nn.PReLU) else 4)
+
+    def use(module: nn.Module, _inputs: tuple[Any, ...]) -> None:
+        used.update({item: item.numel() for item in module.parameters(recurse=False)})
+
+    for module in twin.modules():
+        module.register_forward_pre_hook(use)
+        if isinstance(module, nn.PReLU) or (isinstance(module, nn.BatchNorm2d) and module.affine):
+            module.register_forward_hook(add)
+    counter = FlopCounterMode(display=False)
+    with counter:
+        twin(torch.empty(1, 3, *input_size, device="meta"))
+    macs = int(counter.get_total_flops()) // 2
+    return Complexity(sum(used.values()), macs, macs + elementwise)
+
+
 def count_macs(model: nn.Module, input_size: tuple[int, int]) -> int:
     """Count the multiply-adds of convolutions and matrix products for one RGB image.
 
@@ -25,7 +67,7 @@ def count_macs(model: nn.Module, input_size: tuple[int, int]) -> int:
         model: Left as it is; a copy without data runs in evaluation mode.
         input_size: (H, W) of the image.
     """
-    return _count(model, input_size)[0]
+    return measure(model, input_size).macs
 
 
 def count_operations(model: nn.Module, input_size: tuple[int, int]) -> int:
@@ -38,25 +80,7 @@ def count_operations(model: nn.Module, input_size: tuple[int, int]) -> int:
         model: Left as it is; a copy without data runs in evaluation mode.
         input_size: (H, W) of the image.
     """
-    return sum(_count(model, input_size))
-
-
-def _count(model: nn.Module, input_size: tuple[int, int]) -> tuple[int, int]:
-    """Return the multiply-adds and the operations of norms and PReLUs of one image."""
-    twin = shape_only_copy(model)
-    elementwise = 0
-
-    def add(module: nn.Module, _inputs: tuple[Any, ...], output: Tensor) -> None:
-        nonlocal elementwise
-        elementwise += output.numel() * (1 if isinstance(module, nn.PReLU) else 4)
-
-    for module in twin.modules():
-        if isinstance(module, nn.PReLU) or (isinstance(module, nn.BatchNorm2d) and module.affine):
-            module.register_forward_hook(add)
-    counter = FlopCounterMode(display=False)
-    with counter:
-        twin(torch.empty(1, 3, *input_size, device="meta"))
-    return int(counter.get_total_flops()) // 2, elementwise
+    return measure(model, input_size).operations
 
 
 def shape_only_copy(model: ModuleT) -> ModuleT:

@@ -6,6 +6,8 @@ import inspect
 import re
 import sys
 import typing
+from collections.abc import Callable
+from functools import cache, partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,9 +18,19 @@ from rtseg.errors import ConfigError, nearest
 if TYPE_CHECKING:
     from torch import nn
 
+    from rtseg.benchmark.complexity import Complexity
+    from rtseg.benchmark.published import Figure, Published
+
 _PAPER = re.compile(r'Paper:\s*"(.+?)"', re.DOTALL)
-_DEVIATIONS = re.compile(r"^Deviations from the paper.*?:\n(.+?)(?:\n\n|\Z)", re.DOTALL | re.M)
+_SECTIONS = {
+    "deviations": re.compile(r"^Deviations from the paper.*?:\n(.+?)(?:\n\n|\Z)", re.DOTALL | re.M),
+    "contradictions": re.compile(
+        r"^Where the paper contradicts itself:\n(.+?)(?:\n\n|\Z)", re.DOTALL | re.M
+    ),
+}
 _SIZE = re.compile(r"(\d+)x(\d+)")
+Place = tuple[tuple[int, int], int | None]
+"""Input size (H, W) and number of classes."""
 
 
 def models(
@@ -26,87 +38,104 @@ def models(
         str, typer.Argument(help="A network to explain, or a pattern such as 'lsa*'.")
     ] = "*",
     *,
-    num_classes: Annotated[int, typer.Option(help="Classes to count with.")] = 11,
-    size: Annotated[str, typer.Option(help="Height x width to count with.")] = "360x480",
+    num_classes: Annotated[
+        int | None, typer.Option(help="Classes to count with; default: the paper's.")
+    ] = None,
+    size: Annotated[
+        str | None, typer.Option(help="Height x width to count with; default: the paper's.")
+    ] = None,
     shared: Shared,
 ) -> None:
     """List the networks with tasks, parameters and multiply-adds, or explain one.
 
-    Counts are computed, not stored: trainable parameters of the network in training, and the
-    multiply-adds of its convolutions and matrix products for one image.
+    Counts are computed, not stored: parameters that evaluation needs, and the multiply-adds of
+    convolutions and matrix products for one image. Beside them stands what the paper prints, with
+    our count by the paper's own rule and by how many percent it lies above the printed figure.
     """
     from rtseg.checkpoint import list_models
 
-    counted_at = _parse_size(size)
-    if num_classes < 1:
+    chosen = None if size is None else _parse_size(size)
+    if num_classes is not None and num_classes < 1:
         raise ConfigError(f"is {num_classes}", where="--num-classes", fix="use 1 or more")
     names = list_models(name)
     if not names:
         close = ", ".join(nearest(name, list_models()))
         raise ConfigError(f"model {name!r} is unknown", fix=f"did you mean one of: {close}?")
-    rows = [_count(item, num_classes, counted_at) for item in names]
-    protocol = f"{num_classes} classes, {counted_at[0]}x{counted_at[1]}, 1 GMAC = 2 GFLOP"
     if name == names[0]:
-        _explain(rows[0], protocol, shared)
+        _explain(_count(name, chosen, num_classes, main_only=False), shared)
         return
-    cells = [
-        [row["name"], " ".join(row["tasks"]), f"{row['parameters']:,}", f"{row['macs'] / 1e9:.3f}"]
-        for row in rows
-    ]
-    columns = ["name", "tasks", "parameters", "GMAC"]
+    rows = [_count(item, chosen, num_classes, main_only=True) for item in names]
     shared.finish(
-        {"protocol": protocol, "models": rows}, make_table(protocol, columns, cells, numbers=2)
+        {"protocol": "1 GMAC = 2 GFLOP", "models": rows},
+        make_table("", _HEADS, [_cells(row) for row in rows], numbers=6),
+        "count and paper: by the paper's own rule, with the deviation; `rtseg models NAME` has all",
     )
 
 
-def _explain(row: dict[str, Any], protocol: str, shared: Shared) -> None:
-    description = _module_docstring(row["name"])
-    paper, deviations = _PAPER.search(description), _DEVIATIONS.search(description)
-    switches = _switches(row["name"])
-    document = {
-        **row,
-        "protocol": protocol,
-        "paper": " ".join(paper[1].split()) if paper else None,
-        "switches": switches,
-        "deviations": deviations[1] if deviations else None,
-        "description": description,
-    }
-    shared.finish(
-        document,
-        f"{row['name']} ({' '.join(row['tasks'])})",
-        f"{row['parameters']:,} parameters, {row['macs']:,} multiply-adds ({protocol})",
-        make_table(
-            "",
-            ["switch", "default", "type"],
-            [[item["name"], item["default"], item["type"]] for item in switches],
-        ),
-        description,
-    )
+# ---------------------------------------------------------------- counting
+def _count(
+    name: str, size: tuple[int, int] | None, num_classes: int | None, *, main_only: bool
+) -> dict[str, Any]:
+    """Count a network, at the paper's size and number of classes unless others are given."""
+    from rtseg.benchmark.complexity import count_parameters
+    from rtseg.benchmark.published import ELSEWHERE, PUBLISHED
+    from rtseg.checkpoint.networks import class_count
 
-
-def _parse_size(text: str) -> tuple[int, int]:
-    found = _SIZE.fullmatch(text)
-    if found is None or min(int(found[1]), int(found[2])) < 32:
-        raise ConfigError(
-            f"is {text!r}", where="--size", fix="write height x width, 32 or more, as 360x480"
-        )
-    return int(found[1]), int(found[2])
-
-
-def _count(name: str, num_classes: int, size: tuple[int, int]) -> dict[str, Any]:
-    import torch
-
-    from rtseg.benchmark.complexity import count_macs, count_parameters
-    from rtseg.models import MODELS
-
-    with torch.device("meta"):  # shapes without values
-        model = MODELS[name](num_classes)
+    published = PUBLISHED.get(name, ELSEWHERE)
+    own = size is not None or num_classes is not None
+    classes = class_count(name, num_classes or published.num_classes or 0)
+    place = (size or published.input_size, classes)
+    measured = cache(partial(_measured, name))
+    model, counts = measured(place)
     return {
         "name": name,
         "tasks": _tasks(model),
-        "parameters": count_parameters(model),
-        "macs": count_macs(model, size),
+        "num_classes": classes,
+        "input_size": list(place[0]),
+        "parameters": counts.parameters,
+        "training_parameters": count_parameters(model),
+        "macs": counts.macs,
+        "published": [] if own else _compare(published, measured, main_only=main_only),
     }
+
+
+def _measured(name: str, place: Place) -> tuple[Any, Complexity]:
+    """Build a network without data and count it at a size and with a number of classes."""
+    import torch
+
+    from rtseg.benchmark.complexity import measure
+    from rtseg.models import MODELS
+
+    size, classes = place
+    with torch.device("meta"):  # shapes without values
+        model = MODELS[name]() if classes is None else MODELS[name](classes)
+    return model, measure(model, size)
+
+
+def _compare(
+    published: Published, measured: Callable[[Place], tuple[Any, Complexity]], *, main_only: bool
+) -> list[dict[str, Any]]:
+    """Count again what the paper prints, each figure as its rule says."""
+    figures: list[Figure] = list(published.figures)
+    if main_only:
+        mains = (published.main(parameters=True), published.main(parameters=False))
+        figures = [item for item in mains if item is not None]
+    rows = []
+    for figure in figures:
+        counted = figure.count(*measured((figure.input_size, figure.num_classes)))
+        rows.append(
+            {
+                "rule": figure.rule,
+                "counted": counted,
+                "printed": figure.printed,
+                "deviation_percent": round(figure.deviation(counted), 2),
+                "input_size": list(figure.input_size),
+                "num_classes": figure.num_classes,
+                "source": figure.source,
+                "note": figure.note,
+            }
+        )
+    return rows
 
 
 def _tasks(model: nn.Module) -> list[str]:
@@ -115,6 +144,106 @@ def _tasks(model: nn.Module) -> list[str]:
 
     output = typing.get_type_hints(type(model).forward)["return"]
     return [name for name, task in TASKS.items() if task.output_type is output]
+
+
+# ---------------------------------------------------------------- the table
+_HEADS = ("name", "tasks", "size", "parameters", "paper", "GMAC", "count", "paper")
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    figures = {item["rule"] == "parameters": item for item in reversed(row["published"])}
+    weights, cost = figures.get(True), figures.get(False)
+    return [
+        row["name"],
+        " ".join(row["tasks"]),
+        _at(row),
+        f"{row['parameters']:,}",
+        _printed(weights),
+        f"{row['macs'] / 1e9:.3f}",
+        "" if cost is None else f"{cost['counted'] / 1e9:.3f}",
+        _printed(cost),
+    ]
+
+
+def _printed(figure: dict[str, Any] | None) -> str:
+    return "" if figure is None else f"{figure['printed']} {figure['deviation_percent']:+.1f}%"
+
+
+def _at(row: dict[str, Any]) -> str:
+    classes = "" if row["num_classes"] is None else f"/{row['num_classes']}"
+    return "x".join(map(str, row["input_size"])) + classes
+
+
+# ---------------------------------------------------------------- one network
+def _explain(row: dict[str, Any], shared: Shared) -> None:
+    description = _module_docstring(row["name"])
+    paper = _PAPER.search(description)
+    found = {key: pattern.search(description) for key, pattern in _SECTIONS.items()}
+    switches, recipes = _switches(row["name"]), _recipes(row["name"])
+    protocol = f"{_at(row)}, 1 GMAC = 2 GFLOP"
+    document = {
+        **row,
+        "protocol": protocol,
+        "paper": " ".join(paper[1].split()) if paper else None,
+        "switches": switches,
+        "recipes": recipes,
+        **{key: match[1] if match else None for key, match in found.items()},
+        "description": description,
+    }
+    extra = row["training_parameters"] - row["parameters"]
+    shared.finish(
+        document,
+        f"{row['name']} ({' '.join(row['tasks'])})",
+        f"{row['parameters']:,} parameters, {row['macs']:,} multiply-adds ({protocol})"
+        + (f"; training has {extra:,} parameters more" if extra else ""),
+        *_figures(row["published"]),
+        make_table(
+            "",
+            ["switch", "default", "type"],
+            [[item["name"], item["default"], item["type"]] for item in switches],
+        ),
+        "Recipes: " + (", ".join(recipes) or "none"),
+        "",
+        description,
+    )
+
+
+def _figures(figures: list[dict[str, Any]]) -> list[Any]:
+    """Return a table of the paper's figures, and what each way of counting means."""
+    from rtseg.benchmark.published import RULES
+
+    if not figures:
+        return []
+    rows = [
+        [
+            item["source"], item["rule"], _at(item), item["note"], f"{item['counted']:,.0f}",
+            item["printed"], f"{item['deviation_percent']:+.2f}%",
+        ]
+        for item in figures
+    ]  # fmt: skip
+    heads = ("paper", "rule", "size", "note", "count", "printed", "deviation")
+    rules = dict.fromkeys(item["rule"] for item in figures)
+    meanings = [f"{rule}: {RULES[rule].meaning}" for rule in rules]
+    return [make_table("", heads, rows, numbers=3), *meanings]
+
+
+def _recipes(name: str) -> list[str]:
+    """Return the recipes and ablation rows that train a network."""
+    from omegaconf import OmegaConf
+
+    from rtseg.recipe import recipe_folder
+
+    root = recipe_folder()
+    tables = set(root.rglob("ablations.yaml"))
+    trained = {
+        str(path.relative_to(root).with_suffix("")): OmegaConf.load(path).model.name
+        for path in set(root.rglob("*.yaml")) - tables
+    }
+    for table in tables:
+        for row, entry in OmegaConf.load(table).items():
+            changed = OmegaConf.select(OmegaConf.from_dotlist(list(entry.overrides)), "model.name")
+            trained[f"{entry.recipe}@{row}"] = changed or trained[entry.recipe]
+    return sorted(recipe for recipe, model in trained.items() if model == name)
 
 
 def _switches(name: str) -> list[dict[str, Any]]:
@@ -135,3 +264,12 @@ def _module_docstring(name: str) -> str:
     while hasattr(builder, "func"):  # a named variant
         builder = builder.func
     return inspect.getdoc(sys.modules[builder.__module__]) or ""
+
+
+def _parse_size(text: str) -> tuple[int, int]:
+    found = _SIZE.fullmatch(text)
+    if found is None or min(int(found[1]), int(found[2])) < 32:
+        raise ConfigError(
+            f"is {text!r}", where="--size", fix="write height x width, 32 or more, as 360x480"
+        )
+    return int(found[1]), int(found[2])
