@@ -93,3 +93,10 @@ def test_half_precision_is_computed_in_float32() -> None:
     value = focal_loss(half, labels)
     assert value.dtype == torch.float32
     assert torch.equal(value, focal_loss(half.float(), labels))
+
+
+def test_the_defaults_are_the_published_ones() -> None:
+    logits, labels = scene(classes=3)  # opposite scores of two classes would not tell the alphas
+    value = focal_loss(logits, labels)
+    assert value.item() == focal_loss(logits, labels, alpha=0.25, gamma=2.0).item()
+    assert value.item() != pytest.approx(focal_loss(logits, labels, alpha=0.75).item(), rel=0.1)
