@@ -38,7 +38,7 @@ def test_every_rule_is_used() -> None:
 
 @pytest.mark.parametrize(("name", "figure"), FIGURES)
 def test_counts_have_the_printed_digits_or_a_note_says_why_not(name: str, figure: Figure) -> None:
-    counted = figure.count(*measured(name, figure.input_size, figure.num_classes))
+    counted = figure.counted(*measured(name, figure.input_size, figure.num_classes))
     assert rounds_to(counted, figure.printed) == (figure.note == ""), counted
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from inference.tiny import draw, write_checkpoint, write_image
 from rtseg.cli.main import main
-from rtseg.cli.predict import unique_names
+from rtseg.cli.predict import result_type, unique_names
 from rtseg.inference.predictor import Predictor
 from rtseg.structures import (
     ClassificationResult,
@@ -23,6 +23,7 @@ from rtseg.structures import (
     Segment,
     SemanticResult,
 )
+from rtseg.tasks import TASKS
 
 
 @pytest.fixture(scope="module")
@@ -233,7 +234,7 @@ def test_what_a_result_does_not_have_is_refused(
     message = error(capsys)
     kind = type(task.postprocess()[0]).__name__
     assert message == (
-        f"error: {option}: is asked for, but a {kind} has no {option[2:]}; leave out {option}\n"
+        f"error: {option}: is asked for, but {kind} has no {option[2:]}; leave out {option}\n"
     )
     assert not (tmp_path / "out").exists()
 
@@ -388,3 +389,21 @@ def test_a_folder_that_cannot_be_made_is_3(
 
 def test_drawn_images_differ() -> None:
     assert (draw(32, 32, seed=0) != draw(32, 32, seed=1)).any()
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("classification", ClassificationResult),
+        ("instance", InstanceResult),
+        ("panoptic", PanopticResult),
+        ("road_lane", RoadLaneResult),
+        ("semantic", SemanticResult),
+        ("semantic_masks", SemanticResult),
+    ],
+)
+def test_every_task_declares_its_result(name: str, kind: type) -> None:
+    assert result_type(object.__new__(TASKS[name])) is kind
+    assert set(TASKS) == {
+        "classification", "instance", "panoptic", "road_lane", "semantic", "semantic_masks",
+    }  # fmt: skip

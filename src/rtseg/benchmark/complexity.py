@@ -93,7 +93,7 @@ def shape_only_copy(model: ModuleT) -> ModuleT:
     twin = copy.deepcopy(model).to("meta").eval()
     for module in twin.modules():
         if isinstance(module, _SHAPE_KEEPING):
-            module.forward = _hand_on  # type: ignore[method-assign]
+            module.forward = _hand_on  # type: ignore[assignment, method-assign]
     return twin.requires_grad_(requires_grad=False)
 
 

@@ -24,11 +24,11 @@ SUFFIXES = {"K": 1e3, "M": 1e6, "G": 1e9}
 class Rule(NamedTuple):
     """A way of counting: what it counts, and the function that does.
 
-    `count(model, input_size, measured)`: `measured` is what `measure` gives for the same model.
+    `function(model, input_size, measured)`: `measured` is what `measure` gives for the same model.
     """
 
     meaning: str
-    count: Callable[[Any, Size, Complexity], float]
+    function: Callable[[Any, Size, Complexity], float]
 
 
 RULES = {
@@ -87,9 +87,9 @@ class Figure(NamedTuple):
         number, suffix = self.printed.split()
         return float(number) * SUFFIXES[suffix]
 
-    def count(self, model: nn.Module, measured: Complexity) -> float:
+    def counted(self, model: nn.Module, measured: Complexity) -> float:
         """Count the same of a network, built with as many classes."""
-        return RULES[self.rule].count(model, self.input_size, measured)
+        return RULES[self.rule].function(model, self.input_size, measured)
 
     def deviation(self, counted: float) -> float:
         """Return by how many percent a count lies above the printed number."""

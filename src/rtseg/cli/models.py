@@ -122,7 +122,7 @@ def _compare(
         figures = [item for item in mains if item is not None]
     rows = []
     for figure in figures:
-        counted = figure.count(*measured((figure.input_size, figure.num_classes)))
+        counted = figure.counted(*measured((figure.input_size, figure.num_classes)))
         rows.append(
             {
                 "rule": figure.rule,
@@ -240,9 +240,10 @@ def _recipes(name: str) -> list[str]:
         for path in set(root.rglob("*.yaml")) - tables
     }
     for table in tables:
-        for row, entry in OmegaConf.load(table).items():
-            changed = OmegaConf.select(OmegaConf.from_dotlist(list(entry.overrides)), "model.name")
-            trained[f"{entry.recipe}@{row}"] = changed or trained[entry.recipe]
+        rows: Any = OmegaConf.to_container(OmegaConf.load(table))
+        for row, entry in rows.items():
+            changed = OmegaConf.select(OmegaConf.from_dotlist(entry["overrides"]), "model.name")
+            trained[f"{entry['recipe']}@{row}"] = changed or trained[entry["recipe"]]
     return sorted(recipe for recipe, model in trained.items() if model == name)
 
 

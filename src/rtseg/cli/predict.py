@@ -101,7 +101,7 @@ def _refuse_missing(kind: type[Result], *, confidence: bool, polygons: bool) -> 
         if wanted and not there[option]:
             name = option.removeprefix("--")
             raise ConfigError(
-                f"is asked for, but a {kind.__name__} has no {name}",
+                f"is asked for, but {kind.__name__} has no {name}",
                 where=option,
                 fix=f"leave out {option}",
             )
