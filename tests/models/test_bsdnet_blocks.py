@@ -213,6 +213,7 @@ def test_mscan_follows_its_description() -> None:
 @pytest.mark.parametrize("reduction", [1, 2])
 def test_segformer_block_equals_the_attention_of_torch(reduction: int) -> None:
     block = SegFormerBlock(128, reduction=reduction, drop_path=0.5).eval()
+    assert {m.eps for m in block.modules() if isinstance(m, nn.LayerNorm)} == {1e-6}
     x = torch.randn(2, 128, 4, 6)
     tokens = block.norm1(x.flatten(2).transpose(1, 2))
     small = tokens
