@@ -183,6 +183,31 @@ def test_probabilities_leave_no_object_out() -> None:
     torch.testing.assert_close(sigmoids[0], torch.tensor([[0.5, 0.5], [1.0, 0.5]]))
 
 
+@pytest.mark.long
+def test_a_compiled_step_returns_what_the_plain_one_returns() -> None:
+    torch.manual_seed(0)
+    model = bisenetformer_stdc1(
+        2, base_width=8, queries=4, feature_dim=16, ffn_dim=16, decoder_layers=2
+    ).train()
+    step = MaskStep(2, points=16)
+
+    def run(images: Tensor, target: MaskTarget) -> dict[str, Tensor]:
+        return step(model, Batch(images, target, ()))
+
+    compiled = torch.compile(run, backend="eager", dynamic=False)
+    for count in (1, 3):
+        masks, labels = torch.rand(2, count, 32, 32) > 0.5, torch.randint(0, 2, (2, count))
+        crowd = (torch.zeros(count, dtype=torch.bool),) * 2
+        ignore = torch.zeros(2, 32, 32, dtype=torch.bool)
+        target = MaskTarget(tuple(labels), tuple(masks), crowd, ignore)
+        images = torch.randn(2, 3, 32, 32)
+        values = []
+        for function in (run, compiled):
+            torch.manual_seed(1)
+            values.append({name: term.item() for name, term in function(images, target).items()})
+        assert values[0] == pytest.approx(values[1], rel=1e-4)
+
+
 @pytest.mark.slow
 def test_forty_steps_learn_colored_halves() -> None:
     torch.manual_seed(0)

@@ -67,6 +67,8 @@ def test_scores_equal_the_plain_sum_and_ignore_no_object() -> None:
     bigger = semantic_scores(MaskOutput(certain, output.mask_logits), class_loss="bce")
     assert torch.equal(sigmoids, bigger)
     assert semantic_scores(MaskOutput(*(t.half() for t in output[:2]))).dtype == torch.float32
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        torch.testing.assert_close(semantic_scores(output)[0], by_hand(output))
 
 
 def test_resizing_the_sum_equals_adding_up_resized_masks() -> None:

@@ -287,7 +287,7 @@ def attention_bias(mask_logits: Tensor) -> Tensor:
     Returns:
         (B, 1, N, S), the same for all heads.
     """
-    blocked = mask_logits.detach() < 0
+    blocked = mask_logits < 0  # a comparison has no gradient
     blocked = blocked & ~blocked.all(dim=-1, keepdim=True)
     zero = torch.zeros((), dtype=mask_logits.dtype, device=mask_logits.device)
     return torch.where(blocked, zero - math.inf, zero)[:, None]

@@ -158,7 +158,12 @@ class MaskStep:
                 for "no object"; or its batch norm cannot work with a single image.
         """
         output = self.checked(_run(model, batch.images))
-        target: MaskTarget = batch.target
+        terms: dict[str, Tensor] = self._losses(output, batch.target)
+        return terms
+
+    # Not compiled: the number of masks changes from step to step, and scipy matches them.
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def _losses(self, output: MaskOutput, target: MaskTarget) -> dict[str, Tensor]:
         kept = [~crowd for crowd in target.crowd]
         labelled = collect(
             [labels[keep] for labels, keep in zip(target.labels, kept, strict=True)],

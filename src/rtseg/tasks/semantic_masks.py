@@ -34,11 +34,12 @@ def semantic_scores(output: MaskOutput, *, class_loss: ClassLoss = "ce") -> Tens
     what resizing the N sigmoids first would.
 
     Returns:
-        (B, K, h, w) float32, 0 or more; no distribution.
+        (B, K, h, w) float32, also under autocast; 0 or more, no distribution.
     """
     probabilities = class_probabilities(output.class_logits, class_loss=class_loss)
     masks = output.mask_logits.float().sigmoid()
-    scores = probabilities.transpose(1, 2) @ masks.flatten(2)
+    with torch.autocast(masks.device.type, enabled=False):
+        scores = probabilities.transpose(1, 2) @ masks.flatten(2)
     return scores.view(*scores.shape[:2], *masks.shape[-2:])
 
 
