@@ -69,7 +69,8 @@ def train(
         _remove_run(folder)
     with run_display(shared) as display:
         scores = recipes.run(plan, chosen, folder, resume=resume is not None, display=display)
-    lines = [f"{name:24s} {value:.4f}" for name, value in scores.items()]
+    width = max(map(len, scores), default=0)
+    lines = [f"{name:{width}s}  {value:.4f}" for name, value in scores.items()]
     document = {"run": folder, "scores": scores, "steps": summary["steps"]}
     shared.finish(document, *lines, f"run folder: {folder}")
 
