@@ -193,6 +193,14 @@ def test_attention_equals_a_walk_over_positions(kv_pool: int, fused: bool) -> No
     torch.testing.assert_close(module(x), expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(("width", "expected"), [(1.0, 128), (0.5, 64), (0.25, 32), (0.125, 32)])
+def test_queries_have_a_quarter_of_the_full_width_at_least(width: float, expected: int) -> None:
+    with torch.device("meta"):
+        attention = BiSegUNet(4, width=width).attention
+    for conv in (attention.query, attention.key, attention.value):
+        assert conv.out_channels == expected
+
+
 def test_attention_pools_a_map_of_height_one() -> None:
     module = PositionAttention(6, width=4, kv_pool=2, fused=False).eval()
     assert module(torch.randn(1, 6, 1, 3)).isfinite().all()
