@@ -164,6 +164,7 @@ def test_void_pixels_do_not_count_and_other_labels_are_refused() -> None:
         metric.update(result, RoadLaneTarget(truth, truth))
 
 
+@pytest.mark.filterwarnings("ignore:The ``compute`` method")
 def test_reset_forgets_and_numbering_begins_again() -> None:
     metric = RoadLaneScores()
     images = [(1, 2, 3, 4), (5, 0, 0, 1)]
@@ -172,6 +173,7 @@ def test_reset_forgets_and_numbering_begins_again() -> None:
             add(metric, counts)
         assert metric.compute() == scores_of(images)
         metric.reset()
+        assert set(metric.compute().values()) == {0.0}
 
 
 # ---------------------------------------------------------------- processes
