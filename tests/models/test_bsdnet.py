@@ -200,12 +200,19 @@ def test_auxiliary_logits_exist_in_training_only_and_come_from_the_details() -> 
     (aux,) = model.train()(images).aux
     assert aux.shape == (2, 3, 8, 8)
     assert model.eval()(images).aux == ()
-    detail, _ = model.backbone(images)
-    assert detail.min() < 0  # taken before the ReLU
-    model.train()
     aux.sum().backward()
     assert all(p.grad is None for p in model.backbone.layer3.parameters())
     assert all(p.grad is None for p in model.head.parameters())
+
+
+def test_the_auxiliary_head_sees_the_details_before_the_relu() -> None:
+    model = sized(3).train()
+    seen: dict[str, Tensor] = {}
+    model.backbone.layer2.register_forward_hook(lambda _m, _x, y: seen.__setitem__("layer2", y))
+    model.aux_head.register_forward_pre_hook(lambda _m, x: seen.__setitem__("aux", x[0]))
+    model(torch.randn(2, 3, 64, 64))
+    assert seen["aux"].min() < 0
+    assert torch.equal(seen["aux"], seen["layer2"])
 
 
 def test_the_trunk_follows_its_diagram() -> None:
