@@ -147,7 +147,7 @@ def find_data(root: Path) -> list[Found]:
     found: dict[tuple[str, Path], tuple[Path, Found]] = {}
     for folder in _folders(root, _SEARCH_DEPTH):
         for name, image, item in _examine(folder):
-            found.pop((name, image), None)  # a root that holds the root proper opens as well
+            # Some readers also open the folder above their root: the innermost one is kept.
             found[name, image] = (folder, item)
     claimed = [folder for (name, _), (folder, _) in found.items() if name != _GENERIC]
     return [
