@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rtseg.data.dataset import DiskDataset
 from rtseg.data.files import FileFaultError
-from rtseg.data.weights import COUNTED_KINDS, class_names
+from rtseg.data.weights import class_names
 
 _FORMAT = 2  # part of the file name: raise it when `Record` or the meaning of a fault changes
 
@@ -100,7 +100,7 @@ def file_state(files: Sequence[Path]) -> str:
 def _identity(dataset: DiskDataset) -> str:
     parents = {path.parent for index in range(len(dataset)) for path in dataset.files(index)}
     folders = sorted(str(parent.resolve()) for parent in parents)
-    names = {kind: class_names(dataset, kind) for kind in dataset.kinds if kind in COUNTED_KINDS}
+    names = {kind: class_names(dataset, kind) for kind in dataset.kinds}
     tables = {kind: dataset.tables[kind] for kind in dataset.kinds}
     meaning = repr((_FORMAT, folders, names, tables, dataset.limits))
     return sha256(meaning.encode()).hexdigest()[:24]
