@@ -414,12 +414,13 @@ def recorded(plan: Any, folder: Path) -> list[dict[str, Tensor]]:
 
 def test_the_average_follows_its_formula(tmp_path: Path) -> None:
     weights = recorded(toy_plan(iterations=4, ema_decay=0.22), tmp_path)
-    expected = weights[0]["last.weight"]  # the first step is copied
-    for step, rate in ((1, 2 / 11), (2, 0.22), (3, 0.22)):  # 3/12 and 4/13 are above the decay
-        expected = rate * expected + (1 - rate) * weights[step]["last.weight"]
     saved = checkpoint.read_weights(tmp_path / "last")
-    assert torch.allclose(saved["last.weight"], expected, rtol=0, atol=1e-7)
-    assert torch.equal(saved["norm.running_mean"], weights[3]["norm.running_mean"])
+    for key in ("last.weight", "norm.running_mean", "norm.running_var"):
+        expected = weights[0][key]  # the first step is copied
+        for step, rate in ((1, 2 / 11), (2, 0.22), (3, 0.22)):  # 3/12 and 4/13 are above the decay
+            expected = rate * expected + (1 - rate) * weights[step][key]
+        assert torch.allclose(saved[key], expected, rtol=0, atol=1e-7), key
+    assert saved["norm.num_batches_tracked"] == 4
 
 
 @pytest.mark.parametrize("ramp", [2000.0, 1.5])

@@ -133,17 +133,18 @@ def _fabric(options: TrainOptions) -> Any:
 
 
 def _average(model: nn.Module, decay: float, ramp: float | None) -> AveragedModel:
-    """Return the moving average of a network.
+    """Return the moving average of a network: its weights, and the statistics of its norms.
 
-    Without a ramp the first step is copied, statistics of batch norms always are. With one, the
-    weights before the first step count as well, and so do floating-point statistics. Source:
-    TwinMixing's released code.
+    Statistics of the present weights do not fit averaged ones: with a high learning rate a network
+    with both scored 10 points of mIoU less. Without a ramp the average begins with the first step.
+    With one, the weights before it count as well. Source: TwinMixing's released code.
     """
-    if ramp is None:
-        return AveragedModel(model, multi_avg_fn=_moving_average(_short_rise(decay)))
-    update = _moving_average(lambda count: decay * (1 - math.exp(-count / ramp)))
-    average = AveragedModel(model, multi_avg_fn=update, use_buffers=True)
-    average.n_averaged.fill_(1)  # as if the start had been the first step
+    rise = (
+        _short_rise(decay) if ramp is None else lambda count: decay * (1 - math.exp(-count / ramp))
+    )
+    average = AveragedModel(model, multi_avg_fn=_moving_average(rise), use_buffers=True)
+    if ramp is not None:
+        average.n_averaged.fill_(1)  # as if the start had been the first step
     return average
 
 
