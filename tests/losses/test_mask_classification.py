@@ -278,7 +278,15 @@ def test_binary_class_loss_is_chosen_by_name() -> None:
     assert terms["class"].item() == pytest.approx(2 * 4 * math.log(2), rel=1e-5)
 
 
-def test_terms_are_float32_under_autocast() -> None:
+def test_terms_and_matching_are_float32_under_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[bool] = []
+
+    def match(cost: Tensor) -> Any:
+        found.append(torch.is_autocast_enabled("cpu"))
+        return original(cost)
+
+    original = mask_classification.match
+    monkeypatch.setattr(mask_classification, "match", match)
     masks = torch.rand(2, 8, 12) > 0.5
     labelled = collect([torch.tensor([0, 1])], [masks])
     classes, logits = torch.randn(1, 3, 3), torch.randn(1, 3, 4, 6)
@@ -292,6 +300,7 @@ def test_terms_are_float32_under_autocast() -> None:
     for name, value in high.items():
         assert low[name].dtype == torch.float32
         assert low[name].item() == value.item()
+    assert found == [False, False]
 
 
 def test_masks_are_put_behind_each_other() -> None:
