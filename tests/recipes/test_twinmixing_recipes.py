@@ -124,7 +124,7 @@ def test_an_image_becomes_a_centred_letterbox_in_0_to_1() -> None:
     torch.testing.assert_close(fitted.image[:, :12], gray)
     torch.testing.assert_close(fitted.image[:, -12:], gray)
     inside = fitted.image[:, 12:-12]  # two rows of 0 and 255, rounded
-    torch.testing.assert_close(inside, torch.full((3, 360, 640), 0.5), rtol=0, atol=0.5 / 255)
+    torch.testing.assert_close(inside, torch.full((3, 360, 640), 0.5), rtol=0, atol=1 / 255)
 
 
 # ---------------------------------------------------------------- one step
