@@ -98,8 +98,8 @@ CASES = {
     "bisegunet_edge": seg({19: 1_713_779}, slow=False),
     "bsdnet_s": Case({19: 4_354_355 + 38_419}, dense(8)),
     "bsdnet_b": Case({19: 16_149_075 + 150_547}, dense(8), slow=True),
-    "sctnet_s": Case({19: 4_654_643 + 38_419}, dense(8), slow=True),
-    "sctnet_b": Case({19: 17_437_779 + 150_547}, dense(8), slow=True),
+    "sctnet_s": Case({19: 4_654_643 + 38_419}, dense(8), batch=2, slow=True),
+    "sctnet_b": Case({19: 17_437_779 + 150_547}, dense(8), batch=2, slow=True),
     # The mean over 6 pixels leaves small scores beside the rounding of the features.
     "bsdnet_s_classifier": Case({1000: 3_799_368}, whole, ClassificationOutput, half=0.25),
     "bsdnet_b_classifier": Case(

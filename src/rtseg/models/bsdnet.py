@@ -373,6 +373,7 @@ class BSDNet(nn.Module):
             inter_block_relu=inter_block_relu,
             drop_path=drop_path,
         )
+        self.smallest_batch = 2 if context == "dappm" else 1  # its global average is normalised
         self.context = _context(context, 8 * width, context_width, 2 * width, fuse=dasp_fuse)
         self.fuse = nn.Identity()  # a name for the joined features, which distillation reads
         self.head = _head(4 * width, num_classes)
