@@ -282,10 +282,15 @@ def score_share(rank: int, world: int, folder: Path, count: int) -> None:
     torch.distributed.destroy_process_group()
 
 
-def test_the_order_of_equal_scores_matters_in_the_cases_of_the_next_test() -> None:
-    images = images_of_a_set()
-    plain, turned = scores_of(*images), scores_of(*images[::3], *images[1::3], *images[2::3])
-    assert plain != turned
+@pytest.mark.filterwarnings("ignore:The ``compute`` method:UserWarning")
+def test_what_processes_exchange_is_put_back_into_the_order_of_the_images() -> None:
+    images, world = images_of_a_set(), 3
+    shares = [metric_of(*images[rank::world]) for rank in range(world)]
+    together = InstancePrecision(CLASSES)
+    together.images = torch.cat([line for share in shares for line in share.images])
+    assert list(together.compute().values()) == scores_of(*images)
+    turned = scores_of(*[image for rank in range(world) for image in images[rank::world]])
+    assert turned != scores_of(*images)  # the order matters here
 
 
 @pytest.mark.slow

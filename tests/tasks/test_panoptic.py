@@ -185,8 +185,9 @@ def test_a_score_equal_to_the_threshold_does_not_count() -> None:
 
 def test_a_query_that_sees_nothing_does_not_count_however_low_the_threshold() -> None:
     task = PanopticTask(CLASSES, score_threshold=0.0)
-    masks = torch.full((2, 1, 2), 0.9)
+    masks = torch.tensor([[[0.9, 0.1]], [[0.1, 0.9]]])
     result = post(task, [[0.3, 0.3, 0.4], [0.3, 0.4, 0.3]], masks)
+    assert result.ids.tolist() == [[0, 1]]
     assert result.segments == (Segment(1, THING),)
     assert result.scores == (pytest.approx(0.4),)
 

@@ -78,19 +78,11 @@ class InstancePrecision(Metric):
                 raise DataError(
                     f"class {found} is none of the {len(self.classes)} classes", where=result.source
                 )
-        things = np.array([item.thing for item in self.classes], np.bool_)
-        kept, true_kept = things[result.labels], things[true_labels]
         record = {
             "place": len(self.images),
             "size": list(masks.shape[1:]),
-            "found": _objects(
-                result.masks[kept], class_id=result.labels[kept], score=result.scores[kept]
-            ),
-            "truth": _objects(
-                masks.cpu().numpy()[true_kept],
-                class_id=true_labels[true_kept],
-                crowd=crowd.cpu().numpy()[true_kept],
-            ),
+            "found": _objects(result.masks, class_id=result.labels, score=result.scores),
+            "truth": _objects(masks.cpu().numpy(), class_id=true_labels, crowd=crowd.cpu().numpy()),
         }
         line = np.frombuffer(json.dumps(record).encode() + b"\n", np.uint8)
         assert isinstance(self.images, list)
