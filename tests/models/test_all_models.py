@@ -286,7 +286,7 @@ class TestEveryModel:
         together = run(model, x)
         alone = [run(model, one) for one in x.split(1)]
         joined = {key: torch.cat([part[key] for part in alone]) for key in together}
-        assert_close(together, joined, tolerance=2e-5)
+        assert_close(together, joined, tolerance=2e-4)
 
     def test_deployable_copy_equals_the_original(self, name: str) -> None:
         model = copy.deepcopy(shared_warm(name)).train()
@@ -296,7 +296,7 @@ class TestEveryModel:
         norms = [sum(isinstance(m, nn.BatchNorm2d) for m in n.modules()) for n in (model, fused)]
         assert norms[1] < norms[0]
         x = image(size=fitting(SIZE, CASES[name].multiple))
-        assert_close(run(fused, x), run(shared_warm(name), x), tolerance=2e-5)
+        assert_close(run(fused, x), run(shared_warm(name), x), tolerance=2e-4)
 
     @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
     def test_half_precision_is_finite_and_near_float32(self, name: str, dtype: torch.dtype) -> None:
