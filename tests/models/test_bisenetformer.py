@@ -625,7 +625,8 @@ def test_autocast_trains_with_finite_gradients() -> None:
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
 
 
-@pytest.mark.parametrize("attention", ["matmul", pytest.param("sdpa", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("attention", ["matmul", "sdpa"])
 def test_strict_export_equals_eager_and_holds_no_indexing(attention: Any) -> None:
     model = warm(small(decoder_layers=2, attention=attention)).deployable()
     images = torch.randn(2, 3, 61, 79)
