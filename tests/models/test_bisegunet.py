@@ -238,7 +238,7 @@ def test_network_follows_its_diagram(stem_stride: int) -> None:
     f3 = model.encoder3(f2)
     s4 = model.capacity4(model.encoder4(f3))
     bottom = model.attention(model.aspp(s4))
-    x = F.relu(bottom + model.project(s4))
+    x = F.relu(bottom + run_layer(model.project, s4, relu=False))
     for decoder, skip, block in (
         (model.decoder1, f3, model.capacity3),
         (model.decoder2, f2, model.capacity2),
@@ -329,6 +329,7 @@ def test_convolutions_start_as_he_draws_them_and_norms_as_usual() -> None:
     assert (squeeze.attention.excite.bias == 0).all()
     deviation = squeeze.attention.squeeze.weight.std().item()
     assert deviation == pytest.approx(math.sqrt(2 / 2048), rel=0.03)
+    assert squeeze.attention.squeeze.weight.max() > 4 * deviation  # normal, not uniform
     assert model.head.bias is not None
     assert model.head.bias.any()
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
