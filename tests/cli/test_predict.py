@@ -74,6 +74,7 @@ def test_class_maps_overlays_and_lines_are_written(
         assert "polygons" not in row
     text = capsys.readouterr().out
     assert "2 images, mean ms: read " in text
+    assert ": <name>.png, <name>_overlay.png, results.jsonl" in text
     assert str(output) in text
 
 
@@ -264,6 +265,16 @@ def test_other_files_of_the_same_name_are_kept(
     write_image(tmp_path / "out" / "b.png")
     assert run(checkpoint, images, "--output", tmp_path / "out") == 3
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["b.png"]
+
+
+def test_a_confidence_that_is_not_asked_for_is_not_in_the_way(
+    checkpoint: Path, images: Path, tmp_path: Path
+) -> None:
+    kept = write_image(tmp_path / "out" / "b_confidence.png")
+    before = kept.read_bytes()
+    assert run(checkpoint, images, "--output", tmp_path / "out", "--confidence") == 3
+    assert run(checkpoint, images, "--output", tmp_path / "out") == 0
+    assert kept.read_bytes() == before
 
 
 def test_an_image_is_never_replaced_by_its_own_result(
