@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rtseg.checkpoint import Checkpoint, ModelInfo
+from rtseg.checkpoint import Checkpoint, ModelInfo, create_model
 from rtseg.data.loader import eval_loader, opened
 from rtseg.errors import DataError
 from rtseg.evaluation import Evaluation, evaluate, score, write_evaluation
@@ -214,3 +214,27 @@ def test_files_follow_what_the_metric_has(tmp_path: Path) -> None:
     ]
     bare = write_evaluation(Evaluation({}, [], Fake(), 0, 0.0), tmp_path / "bare", protocol={})
     assert list(bare) == ["metrics"]
+
+
+class Roads:
+    """Scenes with a drivable half and no classes at all."""
+
+    classes = ()
+    kinds = ("drivable", "lane")
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, index: int, /) -> Sample:
+        image = np.full((32, 64, 3), 100 * index, np.uint8)
+        half = np.repeat(np.arange(2, dtype=np.uint8), 16)[:, None].repeat(64, axis=1)
+        return Sample(image, {"drivable": half, "lane": 1 - half}, path=f"roads/{index}")
+
+
+def test_classes_count_only_where_labels_are_class_ids(tmp_path: Path) -> None:
+    preprocess = asdict(PREPROCESS) | {"stride": 32}
+    info = ModelInfo("twinmixing_nano", {}, "road_lane", CLASSES, preprocess)
+    trained = Checkpoint(create_model("twinmixing_nano"), info, tmp_path)
+    assert 0 <= score(trained, Roads()).scores["lane_iou"] <= 1
+    with pytest.raises(DataError, match="3 classes and the data 0"):
+        score(replace(trained, info=replace(info, task="semantic")), Roads())

@@ -26,6 +26,8 @@ from rtseg.structures import Batch
 from rtseg.tasks import Task, rebuild
 
 Visitor = Callable[[Batch, list[Any]], None]
+CLASS_KINDS = frozenset({"semantic", "panoptic", "class"})
+"""Label kinds whose values are class ids."""
 
 
 @dataclass(frozen=True)
@@ -107,21 +109,28 @@ def score(
         DataError: The classes differ from those of the checkpoint.
     """
     info = checkpoint.info
-    own, theirs = [[item.name for item in items] for items in (info.classes, dataset.classes)]
-    if own != theirs:
-        pairs = zip([*own, "nothing"], [*theirs, "nothing"], strict=False)
-        mine, other = next(pair for pair in pairs if pair[0] != pair[1])
-        raise DataError(
-            f"the checkpoint has {len(own)} classes and the data {len(theirs)}; "
-            f"they first differ at {mine!r} and {other!r}",
-            where=str(checkpoint.path),
-            fix="score it on data with the classes that it was trained with",
-        )
     task = rebuild(info.task, info.classes, info.recipe.get("task", {}))
+    if CLASS_KINDS.intersection(task.needs):
+        _check_classes(checkpoint, dataset)
     preprocess = call(Preprocess, info.preprocess, section="preprocess")
     loader = eval_loader(dataset, preprocess=preprocess, target=task.target, workers=workers)
     model = checkpoint.model.to(device)
     return evaluate(model, task, opened(loader), device=device, visit=visit)
+
+
+def _check_classes(checkpoint: Checkpoint, dataset: Dataset) -> None:
+    classes = checkpoint.info.classes, dataset.classes
+    own, theirs = ([item.name for item in items] for items in classes)
+    if own == theirs:
+        return
+    pairs = zip([*own, "nothing"], [*theirs, "nothing"], strict=False)
+    mine, other = next(pair for pair in pairs if pair[0] != pair[1])
+    raise DataError(
+        f"the checkpoint has {len(own)} classes and the data {len(theirs)}; "
+        f"they first differ at {mine!r} and {other!r}",
+        where=str(checkpoint.path),
+        fix="score it on data with the classes that it was trained with",
+    )
 
 
 def write_evaluation(

@@ -99,7 +99,7 @@ def _panoptic_masks(
 ) -> Regions:
     present = set(np.unique(label_map).tolist())
     kept = [item for item in segments if keep_empty or item.id in present]
-    ids = np.array([item.id for item in kept], np.int64)
+    ids = np.array([item.id for item in kept], label_map.dtype)
     classes = np.array([item.class_id for item in kept], np.int64)
     crowd = np.array([item.crowd for item in kept], np.bool_)
     return classes, label_map[None] == ids[:, None, None], crowd, label_map == VOID_ID
