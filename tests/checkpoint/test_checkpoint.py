@@ -15,7 +15,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from rtseg import checkpoint
-from rtseg.checkpoint import ModelInfo, create_model, list_models, load, read_state, save
+from rtseg.checkpoint import (
+    ModelInfo,
+    create_model,
+    list_models,
+    load,
+    model_card,
+    read_state,
+    save,
+)
 from rtseg.checkpoint import folder as folders
 from rtseg.errors import CheckpointError, DataError
 from rtseg.structures import ClassInfo
@@ -315,3 +323,9 @@ def test_the_card_counts_parameters_and_says_what_was_not_measured(
     assert f"Parameters: {count:,}\n" in card
     assert "Scores: not measured." in card
     assert "Latency: not measured." in card
+
+
+def test_the_card_does_not_count_states_of_layers() -> None:
+    model = create_model("bisegunet_edge", 19)
+    info = ModelInfo("bisegunet_edge", {}, "semantic", (), {})
+    assert "- Parameters: 1,713,779\n" in model_card(info, model.state_dict())

@@ -85,4 +85,5 @@ def model_card(info: ModelInfo, weights: Mapping[str, Tensor]) -> str:
 
 
 def _is_buffer(name: str) -> bool:
-    return name.rsplit(".", 1)[-1] in ("running_mean", "running_var", "num_batches_tracked")
+    buffers = ("running_mean", "running_var", "num_batches_tracked", "_extra_state")
+    return name.rsplit(".", 1)[-1] in buffers
