@@ -139,7 +139,8 @@ def _tensorboard(folder: Path, step: int) -> Any:
 
 
 def _write_scalars(board: Any, line: Event) -> None:
-    figures = {
+    # a term may be called `loss` as well
+    figures = {**line.get("terms", {}), **line, **line.get("scores", {})}
         **line.get("terms", {}),
         **line,
         **line.get("scores", {}),
