@@ -141,10 +141,6 @@ def _tensorboard(folder: Path, step: int) -> Any:
 def _write_scalars(board: Any, line: Event) -> None:
     # a term may be called `loss` as well
     figures = {**line.get("terms", {}), **line, **line.get("scores", {})}
-        **line.get("terms", {}),
-        **line,
-        **line.get("scores", {}),
-    }  # a term may be `loss` too
     for name, value in figures.items():
         if isinstance(value, (int, float)) and name not in ("step", "epoch"):
             board.add_scalar(f"{line['event']}/{name}", value, line["step"])
