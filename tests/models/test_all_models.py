@@ -70,9 +70,9 @@ def seg(parameters: dict[int | None, int], *, slow: bool = True) -> Case:
     return Case(parameters, dense(1), no_gradient=("log_alpha", *idle), slow=slow)
 
 
-def queries(parameters: dict[int | None, int], *, slow: bool = True) -> Case:
+def queries(parameters: dict[int | None, int], *, half: float = 0.6, slow: bool = True) -> Case:
     # A mask that steers the attention is a threshold, which rounding may cross.
-    return Case(parameters, masks, MaskOutput, batch=2, half=0.6, slow=slow)
+    return Case(parameters, masks, MaskOutput, batch=2, half=half, slow=slow)
 
 
 CASES = {
@@ -88,18 +88,19 @@ CASES = {
     "twinmixing_base": twin(434_085, slow=True),
     "twinmixing_large": twin(1_501_681, slow=True),
     "bisenetformer_stdc1": queries({19: 13_100_340, 150: 13_134_007}, slow=False),
-    "bisenetformer_stdc2": queries({19: 17_130_804, 150: 17_164_471}),
+    # In the 12 blocks of STDC2 random norms amplify rounding.
+    "bisenetformer_stdc2": queries({19: 17_130_804, 150: 17_164_471}, half=1.4),
     "bisenetformer_r50": queries({19: 31_650_516, 150: 31_684_183}),
     "stdc1_classifier": Case({1000: 6_343_304}, whole, ClassificationOutput),
-    "stdc2_classifier": Case({1000: 10_373_768}, whole, ClassificationOutput, slow=True),
+    "stdc2_classifier": Case({1000: 10_373_768}, whole, ClassificationOutput, half=0.6, slow=True),
     "bisegunet": seg({19: 18_485_123, 21: 18_485_381, 150: 18_502_022}),
     "bisegunet_s2": seg({19: 18_485_123}),
     "bisegunet_half": seg({19: 5_301_579}),
     "bisegunet_edge": seg({19: 1_713_779}, slow=False),
     "bsdnet_s": Case({19: 4_354_355 + 38_419}, dense(8)),
     "bsdnet_b": Case({19: 16_149_075 + 150_547}, dense(8), slow=True),
-    "sctnet_s": Case({19: 4_654_643 + 38_419}, dense(8), batch=2, slow=True),
-    "sctnet_b": Case({19: 17_437_779 + 150_547}, dense(8), batch=2, slow=True),
+    "sctnet_s": Case({19: 4_654_643 + 38_419}, dense(8), batch=2, half=0.25, slow=True),
+    "sctnet_b": Case({19: 17_437_779 + 150_547}, dense(8), batch=2, half=0.25, slow=True),
     # The mean over 6 pixels leaves small scores beside the rounding of the features.
     "bsdnet_s_classifier": Case({1000: 3_799_368}, whole, ClassificationOutput, half=0.25),
     "bsdnet_b_classifier": Case(
