@@ -103,6 +103,14 @@ def test_the_table_shows_the_same(capsys: pytest.CaptureFixture[str]) -> None:
     assert "bsdnet_s" not in lines
 
 
+def test_names_are_not_folded(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "bsdnet_b*", "--size", "64x64"]) == 0
+    assert main(["models", "bisenetformer_stdc*", "--size", "64x64"]) == 0
+    text = capsys.readouterr().out
+    names = ("bsdnet_b_classifier ", "bisenetformer_stdc1 ", "bisenetformer_stdc2 ")
+    assert all(f"  {name}" in text for name in names)
+
+
 def test_counts_follow_classes_and_size() -> None:
     row = document("lsa_binet", "--num-classes", "19", "--size", "512x1024")
     assert (row["parameters"], row["macs"]) == (1_842_158, 26_297_595_488)

@@ -65,9 +65,11 @@ def models(
         _explain(_count(name, chosen, num_classes, main_only=False), shared)
         return
     rows = [_count(item, chosen, num_classes, main_only=True) for item in names]
+    table = make_table("", _HEADS, [_cells(row) for row in rows], numbers=6)
+    table.columns[0].no_wrap = True  # narrow terminals fold the tasks
     shared.finish(
         {"protocol": "1 GMAC = 2 GFLOP", "models": rows},
-        make_table("", _HEADS, [_cells(row) for row in rows], numbers=6),
+        table,
         "count and paper: by the paper's own rule, with the deviation; `rtseg models NAME` has all",
     )
 
