@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rtseg.cli.common import Shared, jsonable, make_table
-from rtseg.errors import ConfigError, DataError
+from rtseg.cli.common import SetOption, Shared, jsonable, make_table, reader_options
+from rtseg.errors import DataError
 
 if TYPE_CHECKING:
     from rtseg.data.check import CheckReport, Fault
@@ -29,10 +29,6 @@ DataArgument = Annotated[
     ),
 ]
 SplitOption = Annotated[str | None, typer.Option(help="One split only; default: all.")]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="Option of the reader, such as length=20; repeatable."),
-]
 OffsetOption = Annotated[float, typer.Option(help="Offset of the inverse_log weights.")]
 OutputOption = Annotated[Path | None, typer.Option(help="Folder to write report.json to.")]
 
@@ -147,23 +143,12 @@ def _open(
 ) -> dict[str, Dataset]:
     from rtseg.data.spec import open_data, open_splits, parse_spec
 
-    keywords = _keywords(options or [])
+    keywords = reader_options(options)
     if shared.seed is not None and parse_spec(data)[0] == "synthetic":
         keywords = {"seed": shared.seed, **keywords}
     if split is not None:
         return {split: open_data(data, split, options=keywords)}
     return open_splits(data, options=keywords)
-
-
-def _keywords(options: list[str]) -> dict[str, Any]:
-    """Read `key=value` strings as a recipe reads them."""
-    from omegaconf import OmegaConf
-
-    for option in options:
-        if "=" not in option:
-            raise ConfigError(f"is {option!r}", where="--set", fix="write key=value")
-    values = OmegaConf.to_container(OmegaConf.from_dotlist(options))
-    return {str(key): value for key, value in values.items()} if isinstance(values, dict) else {}
 
 
 def _require_free(output: Path | None, shared: Shared) -> None:
