@@ -22,6 +22,7 @@ DATA_LANGUAGES = {"", "yaml", "json", "text"}
 MARKS = {"no-run", "slow"}
 FENCE = re.compile(r"^```(\w*)([^\n]*)\n(.*?)^```$", flags=re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)#]+)[^)]*\)")
+CODE = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)  # brackets there are no links
 
 
 class Block(NamedTuple):
