@@ -201,6 +201,10 @@ class TestEveryModelWithoutMemory:
         assert all(other.kind is inspect.Parameter.KEYWORD_ONLY for other in others)
 
 
+COMPILES_FAST = ("dabnet", "lsa_binet", "twinmixing_nano")
+"""In about a minute; the others are left to the runs by hand."""
+
+
 @pytest.mark.parametrize(
     "name",
     [pytest.param(name, marks=[pytest.mark.slow] * case.slow) for name, case in CASES.items()],
@@ -314,8 +318,15 @@ class TestEveryModel:
         program = torch.export.export(shared_warm(name), (x,))
         assert_close(run(program.module(), x), run(shared_warm(name), x), tolerance=1e-5)
 
-    @pytest.mark.slow
-    def test_compiled_model_equals_eager(self, name: str) -> None:
-        x = image(size=fitting(SIZE, CASES[name].multiple))
-        compiled = torch.compile(copy.deepcopy(shared_warm(name)), fullgraph=True)
-        assert_close(run(compiled, x), run(shared_warm(name), x), tolerance=1e-4)
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name in COMPILES_FAST else pytest.mark.long)
+        for name in CASES
+    ],
+)
+def test_compiled_model_equals_eager(name: str) -> None:
+    x = image(size=fitting(SIZE, CASES[name].multiple))
+    compiled = torch.compile(copy.deepcopy(shared_warm(name)), fullgraph=True)
+    assert_close(run(compiled, x), run(shared_warm(name), x), tolerance=1e-4)
