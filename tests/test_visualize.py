@@ -79,8 +79,12 @@ def test_255_is_a_class_only_in_maps_of_more_than_255_classes():
 
 def test_overlay_leaves_its_inputs_alone():
     image, mask = photo(), np.zeros((12, 16), np.uint8)
+    before = image.copy(), mask.copy()
     image.flags.writeable = mask.flags.writeable = False
-    visualize.overlay(image, mask, PALETTE, legend=NAMES)
+    shown = visualize.overlay(image, mask, PALETTE, legend=NAMES)
+    assert not np.shares_memory(shown, image)
+    assert np.array_equal(image, before[0])
+    assert np.array_equal(mask, before[1])
 
 
 def test_legend_adds_a_panel_with_the_classes_that_occur():

@@ -18,8 +18,12 @@ SECTIONS = {
 
 @pytest.mark.parametrize("name", AUGMENTS)
 def test_every_augmentation_is_built_without_and_with_options_of_a_recipe(name: str) -> None:
-    config.call(AUGMENTS[name], {}, section="data.augment")
-    config.call(AUGMENTS[name], SECTIONS.get(name, {"size": 32}), section="data.augment")
+    plain = config.call(AUGMENTS[name], {}, section="data.augment")
+    options = SECTIONS.get(name, {"size": 32})
+    chosen = config.call(AUGMENTS[name], options, section="data.augment")
+    assert type(plain) is type(chosen)
+    assert plain != chosen
+    assert all(hasattr(chosen, key) for key in options)
 
 
 @pytest.mark.parametrize("name", SECTIONS)
