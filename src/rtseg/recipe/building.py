@@ -34,6 +34,7 @@ from rtseg.data.weights import class_statistics
 from rtseg.data.weights import class_weights as weights_by_class
 from rtseg.errors import ConfigError
 from rtseg.models import MODELS
+from rtseg.recipe.binarizing import binarized
 from rtseg.recipe.reading import Recipe
 from rtseg.tasks import TASKS, WEIGHTING_KEYS, Task
 from rtseg.training.optim import OPTIMIZERS, SCHEDULES
@@ -66,7 +67,7 @@ def build(recipe: Recipe, *, model: nn.Module | None = None) -> Plan:
     train_set = build_dataset(data["train"], where="data.train")
     val_set = build_dataset(data["val"], where="data.val") if data.get("val") else None
     _check_splits(data, train_set, val_set)
-    augment, preprocess = _transforms(data)
+    augment, preprocess = build_transforms(data)
     task = _build_task(sections["task"], train_set, val_set)
     schedule, schedule_options = pick(SCHEDULES, sections["schedule"], section="schedule")
     checked = check(schedule, schedule_options, section="schedule", given=1)
@@ -77,6 +78,7 @@ def build(recipe: Recipe, *, model: nn.Module | None = None) -> Plan:
         if model is not None
         else _build_network(recipe, len(train_set.classes), task, seed=options.seed)
     )
+    task, hooks = binarized(sections.get("binarize"), task, network.model)
     info = ModelInfo(
         network.name, network.switches, sections["task"]["name"], tuple(train_set.classes),
         json.loads(json.dumps(asdict(preprocess))), sections,
@@ -91,13 +93,13 @@ def build(recipe: Recipe, *, model: nn.Module | None = None) -> Plan:
     plan = Plan(
         network.model, task, train_data, options,
         functools.partial(optimizer, **rates), functools.partial(schedule, **checked), info,
-        notes=() if network.started is None else (network.started.note,),
+        notes=() if network.started is None else (network.started.note,), hooks=hooks,
     )  # fmt: skip
     plan.check()
     return plan
 
 
-def _transforms(data: Mapping[str, Any]) -> tuple[Augmentation, Preprocess]:
+def build_transforms(data: Mapping[str, Any]) -> tuple[Augmentation, Preprocess]:
     """Build what section `data` says about augmentation and preprocessing."""
     given = data.get("augment") or {}
     named = {"name": "crop", **given} if isinstance(given, Mapping) else given

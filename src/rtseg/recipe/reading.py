@@ -20,6 +20,8 @@ from rtseg.errors import ConfigError, DataError, nearest
 from rtseg.training.optim import BATCH_SCALING
 
 SECTIONS = ("model", "data", "task", "train", "optimizer", "schedule")
+OPTIONAL_SECTIONS = ("binarize",)
+"""Sections that a recipe may leave out, or switch off by `null`."""
 DATA_KEYS = (
     "train",
     "val",
@@ -151,9 +153,10 @@ def _ablation(path: Path, name: str, row: str) -> list[str]:
 
 
 def _check_sections(sections: Mapping[str, Any], source: str) -> None:
-    unknown = [key for key in sections if key not in SECTIONS]
+    known = (*SECTIONS, *OPTIONAL_SECTIONS)
+    unknown = [key for key in sections if key not in known]
     if unknown:
-        hint = nearest(unknown[0], SECTIONS, count=1)[0]
+        hint = nearest(unknown[0], known, count=1)[0]
         raise ConfigError(
             f"section {unknown[0]!r} is unknown", where=source, fix=f"did you mean {hint!r}?"
         )

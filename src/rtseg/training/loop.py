@@ -80,6 +80,7 @@ def train_step(session: Session, parts: Sequence[Batch]) -> dict[str, float]:
         RtsegError: A loss term is not a finite number.
     """
     options, fabric, optimizer = session.plan.options, session.fabric, session.optimizer
+    session.hooks.before_step(session)
     apply_schedule(optimizer, session.schedule(session.step))
     totals: dict[str, float] = {}
     for number, batch in enumerate(parts, start=1):
@@ -101,6 +102,7 @@ def train_step(session: Session, parts: Sequence[Batch]) -> dict[str, float]:
         fabric.clip_gradients(session.module, optimizer, max_norm=options.clip_norm)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
+    session.hooks.after_step(session)
     if session.ema is not None:
         session.ema.update_parameters(session.plan.model)
     session.step += 1
@@ -158,6 +160,7 @@ def _validate(session: Session) -> None:
     """Score the network, and keep it if it is the best so far."""
     fabric, data, options = session.fabric, session.plan.data, session.plan.options
     assert data.val is not None
+    session.hooks.before_validation(session)
     loader = eval_loader(
         data.val,
         preprocess=data.preprocess,
@@ -171,7 +174,7 @@ def _validate(session: Session) -> None:
     session.scores, session.scored_step = result.scores, session.step
     figures = {"scores": result.scores, "seconds": round(result.seconds, 2)}
     session.log.add("validation", step=session.step, epoch=session.epoch, **figures)
-    if not data.select:
+    if not data.select or not session.hooks.may_be_best(session.step):
         return
     score = result.scores.get(options.monitor)  # a score may be left out where nothing is defined
     if score is not None and (session.best is None or score > session.best):
@@ -239,7 +242,10 @@ class Meter:
             self.advised = True
             advice = f"{share:.0%} of the time goes into waiting for images; raise data.workers"
             session.log.add("note", step=session.step, message=advice)
-        means = {name: value / session.summed for name, value in session.terms.items()}
+        means, figures = (
+            {name: value / session.summed for name, value in sums.items()}
+            for sums in (session.terms, session.figures)
+        )
         session.log.add(
             "train",
             step=session.step,
@@ -248,11 +254,12 @@ class Meter:
             loss=sum(means.values()),
             terms=means,
             lr=session.optimizer.param_groups[0]["lr"],
+            **figures,
             images_per_second=round(self.timed * options.batch_size / self.seconds, 3),
             data_share=share,
             eta_seconds=round((session.total - session.step) * self.seconds / self.timed, 1),
         )
-        session.terms, session.summed = {}, 0
+        session.terms, session.summed, session.figures = {}, 0, {}
         self.waited, self.seconds, self.timed = 0.0, 0.0, 0
 
 

@@ -18,6 +18,7 @@ from rtseg.data.loader import TrainBatches
 from rtseg.data.transforms import Augmentation, Preprocess
 from rtseg.errors import ConfigError
 from rtseg.tasks import Task
+from rtseg.training.hooks import Hooks, no_hooks
 from rtseg.training.optim import Schedule
 
 
@@ -142,7 +143,8 @@ class Plan:
 
     model: The network, on the CPU. task: Target, loss and metric. optimizer: From a module's
     parameters. schedule: From the number of steps. info: What the checkpoints will say. notes: What
-    the log says before the first step.
+    the log says before the first step. hooks: What changes the network while it trains, from the
+    number of steps.
     """
 
     model: nn.Module
@@ -153,6 +155,7 @@ class Plan:
     schedule: Callable[[int], Schedule]
     info: ModelInfo
     notes: tuple[str, ...] = ()
+    hooks: Callable[[int], Hooks] = no_hooks
 
     def check(self) -> None:
         """Try what would otherwise fail after the start or after the first epoch.

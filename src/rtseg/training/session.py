@@ -16,6 +16,7 @@ from rtseg import checkpoint
 from rtseg.errors import CheckpointError, MissingError
 from rtseg.structures import Batch
 from rtseg.tasks import Task
+from rtseg.training.hooks import Hooks
 from rtseg.training.optim import Schedule, apply_schedule
 from rtseg.training.options import Plan, TrainOptions, native_bf16
 from rtseg.training.run_log import RunLog
@@ -41,7 +42,8 @@ class Session:
 
     best, best_step, waited: best score so far, its step, validations since. scores, scored_step: of
     the last validation. terms, summed: loss terms added up over the steps since the last line of
-    the log. bad_files: what could not be read.
+    the log. figures: further figures of these steps, of hooks, added up. bad_files: what could not
+    be read.
     """
 
     plan: Plan
@@ -53,6 +55,7 @@ class Session:
     log: RunLog
     total: int
     batches_per_epoch: int
+    hooks: Hooks
     ema: AveragedModel | None = None
     step: int = 0
     best: float | None = None
@@ -62,6 +65,7 @@ class Session:
     scored_step: int = 0
     terms: dict[str, float] = field(default_factory=dict)
     summed: int = 0
+    figures: dict[str, float] = field(default_factory=dict)
     bad_files: set[str] = field(default_factory=set)
 
     @property
@@ -103,8 +107,10 @@ def start(plan: Plan, folder: Path, log: RunLog) -> Session:
         ema = _average(plan.model, options.ema_decay, options.ema_ramp)
     if not fabric.is_global_zero:
         log = RunLog(None, display=lambda _: None)
-    schedule = plan.schedule(total)
-    return Session(plan, fabric, module, optimizer, schedule, folder, log, total, batches, ema=ema)
+    schedule, hooks = plan.schedule(total), plan.hooks(total)
+    return Session(
+        plan, fabric, module, optimizer, schedule, folder, log, total, batches, hooks, ema=ema
+    )  # fmt: skip
 
 
 def _fabric(options: TrainOptions) -> Any:
@@ -209,7 +215,7 @@ def _state(session: Session, random: dict[str, Tensor]) -> dict[str, Any]:
         "best": [session.best, session.best_step, session.waited],
         "scores": session.scores,
         "scored_step": session.scored_step,
-        "sums": [session.terms, session.summed],
+        "sums": [session.terms, session.summed, session.figures],
         "bad_files": sorted(session.bad_files),
     }
 
@@ -257,5 +263,5 @@ def _apply(session: Session, state: dict[str, Any]) -> None:
     session.best, session.best_step, session.waited = state["best"]
     session.scores = state["scores"]
     session.scored_step = state["scored_step"]
-    session.terms, session.summed = state["sums"]
+    session.terms, session.summed, session.figures = state["sums"]
     session.bad_files = set(state["bad_files"])
