@@ -1,4 +1,4 @@
-"""`rtseg data`: find, check and count data sets."""
+"""`rtseg data`: find, check, count, draw and convert data sets."""
 
 from __future__ import annotations
 
@@ -10,25 +10,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rtseg.cli.common import SetOption, Shared, jsonable, make_table, reader_options
+from rtseg.cli.common import SetOption, Shared, jsonable, make_table
+from rtseg.cli.data_convert import convert
+from rtseg.cli.data_preview import preview
+from rtseg.cli.data_source import DataArgument, SplitOption, open_chosen
 from rtseg.errors import DataError
 
 if TYPE_CHECKING:
     from rtseg.data.check import CheckReport, Fault
-    from rtseg.data.dataset import Dataset
     from rtseg.data.weights import ClassStatistics
 
 REPORT = "report.json"
 SHOWN = 50
 """Faults printed; the report holds all."""
 
-DataArgument = Annotated[
-    str,
-    typer.Argument(
-        help="Native folder, its data.yaml, NAME=ROOT (camvid=data/camvid), or synthetic."
-    ),
-]
-SplitOption = Annotated[str | None, typer.Option(help="One split only; default: all.")]
 OffsetOption = Annotated[float, typer.Option(help="Offset of the inverse_log weights.")]
 OutputOption = Annotated[Path | None, typer.Option(help="Folder to write report.json to.")]
 
@@ -80,7 +75,7 @@ def check(
     from rtseg.data.check import check_dataset
 
     _require_free(output, shared)
-    splits = _open(data, split, options, shared)
+    splits = open_chosen(data, [split] if split else None, options, shared)
     with shared.progress("samples") as progress:
         report = check_dataset(splits, cache=cache, progress=progress)
     statistics = {name: summary.statistics for name, summary in report.splits.items()}
@@ -114,7 +109,7 @@ def stats(
     from rtseg.data.weights import COUNTED_KINDS, class_statistics
 
     _require_free(output, shared)
-    splits = _open(data, split, options, shared)
+    splits = open_chosen(data, [split] if split else None, options, shared)
     statistics = {
         name: {
             kind: class_statistics(dataset, kind=kind)
@@ -133,22 +128,14 @@ def stats(
     shared.finish(document, *_tables(statistics, inverse_log_offset))
 
 
-data = {"list": find, "check": check, "stats": stats}
+data = {
+    "list": find,
+    "check": check,
+    "stats": stats,
+    "preview": preview,
+    "convert": convert,
+}
 """The sub-verbs."""
-
-
-# ---------------------------------------------------------------- reading
-def _open(
-    data: str, split: str | None, options: list[str] | None, shared: Shared
-) -> dict[str, Dataset]:
-    from rtseg.data.spec import open_data, open_splits, parse_spec
-
-    keywords = reader_options(options)
-    if shared.seed is not None and parse_spec(data)[0] == "synthetic":
-        keywords = {"seed": shared.seed, **keywords}
-    if split is not None:
-        return {split: open_data(data, split, options=keywords)}
-    return open_splits(data, options=keywords)
 
 
 def _require_free(output: Path | None, shared: Shared) -> None:

@@ -14,7 +14,12 @@ from rtseg.structures.outputs import (
     SemanticOutput,
 )
 from rtseg.structures.result import Result
-from rtseg.structures.results import ClassificationResult, RoadLaneResult
+from rtseg.structures.results import (
+    ROAD_LANE_KINDS,
+    ROAD_LANE_PALETTE,
+    ClassificationResult,
+    RoadLaneResult,
+)
 from rtseg.structures.samples import (
     IGNORE_INDEX,
     Batch,
@@ -31,6 +36,8 @@ from rtseg.structures.semantic_result import SemanticResult
 
 __all__ = [
     "IGNORE_INDEX",
+    "ROAD_LANE_KINDS",
+    "ROAD_LANE_PALETTE",
     "Batch",
     "ClassInfo",
     "ClassificationOutput",

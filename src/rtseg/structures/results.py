@@ -14,6 +14,7 @@ from rtseg.structures.result import Palette, Result, class_shares, with_key
 from rtseg.visualize import KeyEntry, PictureFile
 
 ROAD_LANE_KINDS = ("drivable", "lane")
+ROAD_LANE_PALETTE: Palette = ((0, 170, 80), (230, 40, 60))
 TOP = 5
 """Classes of a whole image that are shown, best first."""
 

@@ -16,6 +16,7 @@ from rtseg.losses.tversky import tversky_loss
 from rtseg.ops.resize import resize_logits
 from rtseg.structures import (
     IGNORE_INDEX,
+    ROAD_LANE_PALETTE,
     Batch,
     ClassInfo,
     ImageMeta,
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from rtseg.metrics.road_lane import RoadLaneScores
 
 KINDS = ("drivable", "lane")
-PALETTE = ((0, 170, 80), (230, 40, 60))
 TVERSKY = {"drivable": (0.7, 0.3), "lane": (0.9, 0.1)}
 """Weights alpha and beta of the Tversky loss. Source: TwinMixing, section 3.4."""
 
@@ -168,7 +168,7 @@ class RoadLaneTask:
                 drivable=_foreground(checked.drivable, index, item),
                 lane=_foreground(checked.lane, index, item),
                 names=KINDS,
-                palette=PALETTE,
+                palette=ROAD_LANE_PALETTE,
                 source=item.path,
             )
             for index, item in enumerate(meta)

@@ -13,7 +13,7 @@ from rtseg.visualize.files import (
     write_text,
 )
 from rtseg.visualize.legend import KeyEntry, key_panel, write_lines
-from rtseg.visualize.overlay import colorize, comparison, contact_sheet, overlay
+from rtseg.visualize.overlay import colorize, comparison, overlay
 from rtseg.visualize.polygons import mask_to_polygons
 from rtseg.visualize.regions import (
     Region,
@@ -23,6 +23,7 @@ from rtseg.visualize.regions import (
     vary_color,
 )
 from rtseg.visualize.report import Picture, Section, Table, html_page
+from rtseg.visualize.sheet import contact_sheet, hatched, label_sheet
 
 __all__ = [
     "NEUTRAL",
@@ -39,9 +40,11 @@ __all__ = [
     "confusion_picture",
     "contact_sheet",
     "curves",
+    "hatched",
     "html_page",
     "inner_edge",
     "key_panel",
+    "label_sheet",
     "mask_to_polygons",
     "overlay",
     "paint_regions",

@@ -1,4 +1,4 @@
-"""Label maps as pictures: class colors, colors over photographs, comparisons, contact sheets."""
+"""Label maps as pictures: class colors, colors over photographs, comparisons with the truth."""
 
 from __future__ import annotations
 
@@ -7,22 +7,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from rtseg.visualize.drawing import (
-    INK,
-    PAPER,
-    Canvas,
-    Color,
-    Pixels,
-    shorten,
-    text_width,
-)
+from rtseg.visualize.drawing import Color, Pixels
 from rtseg.visualize.legend import KeyEntry, key_panel
+from rtseg.visualize.sheet import contact_sheet, hatch, key_strip
 
 _ERROR_RED: Color = (225, 29, 72)
-_HATCH: tuple[Color, Color] = ((150, 150, 150), (215, 215, 215))
-"""decision: void is hatched in gray, since a plain gray is the sky of some palettes."""
 
 
 def colorize(mask: NDArray[Any], palette: Sequence[Color]) -> Pixels:
@@ -109,7 +99,7 @@ def comparison(
     errors = np.repeat((0.5 * gray + 100).astype(np.uint8)[..., None], 3, axis=2)
     errors[wrong] = _ERROR_RED
     colors = colorize(truth, palette)
-    colors[~known] = errors[~known] = _hatch(*truth.shape)[~known]
+    colors[~known] = errors[~known] = hatch(*truth.shape)[~known]
     share = 100 * wrong.sum() / max(int(known.sum()), 1)
     sheet = contact_sheet(
         [image, colors, colorize(prediction, palette), errors],
@@ -118,56 +108,13 @@ def comparison(
         cell_width=cell_width,
     )
     present = np.union1d(truth, prediction)
-    classes = [int(index) for index in present if index < len(palette)]
-    key = _key_strip(classes, palette, names, sheet.shape[1], void=not known.all())
-    return np.concatenate([sheet, key], axis=0)
-
-
-def contact_sheet(
-    images: Sequence[Pixels],
-    *,
-    titles: Sequence[str] | None = None,
-    columns: int | None = None,
-    cell_width: int = 360,
-) -> Pixels:
-    """Lay pictures out in a grid.
-
-    Args:
-        images: RGB uint8 (H, W, 3) each; sizes may differ.
-        titles: One caption per picture.
-        columns: Pictures in a row; by default as many as make the grid about square, 4 at most.
-        cell_width: Width of a cell; larger pictures are shrunk to it, much smaller ones are
-            enlarged by a whole factor.
-
-    Returns:
-        RGB uint8 (h, w, 3) on white.
-
-    Raises:
-        ValueError: If there is no picture, or not one title per picture.
-    """
-    if not images:
-        raise ValueError("a contact sheet needs at least one picture")
-    if titles is not None and len(titles) != len(images):
-        raise ValueError(f"{len(titles)} titles for {len(images)} pictures")
-    columns = min(columns or min(4, int(np.ceil(np.sqrt(len(images))))), len(images))
-    cells = [_fit(image, cell_width) for image in images]
-    gap, caption, size = 12, 26 if titles else 0, 15
-    width = max(cell.shape[1] for cell in cells)
-    rows = [cells[start : start + columns] for start in range(0, len(cells), columns)]
-    heights = [max(cell.shape[0] for cell in row) for row in rows]
-    total = sum(heights) + len(rows) * (gap + caption) + gap
-    canvas = Canvas(columns * (width + gap) + gap, total, smooth=1)
-    top = gap
-    for index, cell in enumerate(cells):
-        row, column = divmod(index, columns)
-        left = gap + column * (width + gap)
-        canvas.photo(left + (width - cell.shape[1]) // 2, top + caption, cell)
-        if titles:
-            text = shorten(titles[index], size, width)
-            canvas.text((left, top + caption / 2 - 2), text, size=size)
-        if column == columns - 1:
-            top += heights[row] + caption + gap
-    return canvas.pixels()
+    key: list[tuple[str, Color | None]] = [
+        (names[index], palette[index]) for index in present if index < len(palette)
+    ]
+    if not known.all():
+        key.append(("not labeled", None))
+    key.append(("wrong", _ERROR_RED))
+    return np.concatenate([sheet, key_strip(key, sheet.shape[1])], axis=0)
 
 
 def _palette_index(mask: NDArray[Any], count: int) -> NDArray[np.intp]:
@@ -188,13 +135,6 @@ def _check_size(image: Pixels, mask: NDArray[Any]) -> None:
         raise ValueError(f"image must be uint8 (H, W, 3), got {image.dtype} {image.shape}")
     if image.shape[:2] != mask.shape:
         raise ValueError(f"image {image.shape[:2]} and mask {mask.shape} differ in size")
-
-
-def _hatch(height: int, width: int) -> Pixels:
-    """Return gray diagonal stripes (height, width, 3), wide enough to survive shrinking."""
-    stripe = max(2, width // 120)
-    diagonal = np.add.outer(np.arange(height), np.arange(width)) // stripe % 2
-    return np.array(_HATCH, dtype=np.uint8).take(diagonal, axis=0)
 
 
 def _blend(
@@ -223,44 +163,3 @@ def _legend_panel(mask: NDArray[Any], palette: Sequence[Color], names: Sequence[
         KeyEntry(palette[c], names[c], f"{100 * counts[c] / mask.size:.1f} %") for c in classes
     ]
     return key_panel(entries, height=mask.shape[0])
-
-
-def _key_strip(
-    classes: Sequence[int],
-    palette: Sequence[Color],
-    names: Sequence[str],
-    width: int,
-    *,
-    void: bool,
-) -> Pixels:
-    """Draw a key (h, width, 3) that runs in lines from left to right."""
-    size, box, gap, row_height = 14, 16, 12, 26
-    entries = [(names[index], palette[index]) for index in classes]
-    if void:
-        entries.append(("not labeled", _HATCH[1]))
-    entries.append(("wrong", _ERROR_RED))
-    places, x, row = [], gap, 0
-    for name, _ in entries:
-        step = box + 6 + text_width(name, size) + 18
-        if x > gap and x + step > width:
-            x, row = gap, row + 1
-        places.append((x, row))
-        x += step
-    canvas = Canvas(width, (row + 1) * row_height + 10, background=PAPER)
-    for (name, color), (left, line) in zip(entries, places, strict=True):
-        middle = line * row_height + row_height / 2
-        canvas.rectangle((left, middle - box / 2, left + box, middle + box / 2), color, radius=3)
-        if color == _HATCH[1]:
-            canvas.photo(left, round(middle - box / 2), _hatch(box, box))
-        canvas.text((left + box + 6, middle), name, size=size, color=INK)
-    return canvas.pixels()
-
-
-def _fit(image: Pixels, width: int) -> Pixels:
-    """Shrink to `width`, or enlarge by the largest whole factor that fits."""
-    height, old = image.shape[:2]
-    if old > width:
-        size = (width, max(1, round(height * width / old)))
-        return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.HAMMING))
-    factor = max(1, width // old)
-    return image.repeat(factor, axis=0).repeat(factor, axis=1)
