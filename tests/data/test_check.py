@@ -1,23 +1,28 @@
 from __future__ import annotations
 
+import ast
 import json
-import os
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-import rtseg.data.check as check_module
-from data.broken import CORPUS, DESCRIPTION, HEIGHT, WIDTH, clean_mask, write_clean
-from rtseg.data.check import CheckReport, check_dataset
+from data.broken import CORPUS, HEIGHT, OF_THE_WHOLE_SET, WIDTH, clean_mask, write_clean
+from data.harmless import HARMLESS
+from rtseg.data.check import FAULTS, CheckReport, check_dataset
 from rtseg.data.native import NativeFolder
+from rtseg.errors import ConfigError
 from rtseg.structures import ClassInfo, Sample
 
+PACKAGE = Path(__file__).parents[2] / "src" / "rtseg"
 
-def check(root: Path, *, cache: Path | None = None) -> CheckReport:
+
+def check(root: Path, *, allow: Sequence[str] = ()) -> CheckReport:
     splits = {name: NativeFolder(root, split=name) for name in ("train", "val")}
-    return check_dataset(splits, cache=cache, workers=2)
+    return check_dataset(splits, allow=allow, workers=2)
 
 
 # ---------------------------------------------------------------- faults
@@ -37,6 +42,7 @@ def test_clean_set_has_no_fault_and_exact_counts(tmp_path: Path) -> None:
     assert counted.frames == (3, 3, 3)
     images = [np.asarray(Image.open(path)) for path in sorted((root / "images/train").iterdir())]
     np.testing.assert_allclose(train.channel_mean, np.mean(images, axis=(0, 1, 2)), rtol=1e-12)
+    np.testing.assert_allclose(train.channel_std, np.std(images, axis=(0, 1, 2)), rtol=1e-12)
 
 
 @pytest.mark.parametrize("case", CORPUS)
@@ -46,18 +52,55 @@ def test_every_fault_is_named_with_its_file(tmp_path: Path, case: str) -> None:
     bad = break_set(root)
     report = check(root)
     assert [(fault.kind, fault.file) for fault in report.faults] == [(kind, str(bad))]
-    assert ";" in report.faults[0].message or "keep" in report.faults[0].message
+    assert re.search(r"\S; \w+ \w+", report.faults[0].message), "what is wrong; what to do"
     assert not report.ok
+    assert kind in FAULTS
 
 
 def test_all_faults_are_found_in_one_pass(tmp_path: Path) -> None:
+    cases = [case for case in CORPUS if case not in OF_THE_WHOLE_SET]
+    root = write_clean(tmp_path, train=("clean", *(f"{i:02d}" for i in range(len(cases)))))
+    expected = set()
+    for index, case in enumerate(cases):
+        kind, break_set = CORPUS[case]
+        expected.add((kind, str(break_set(root, f"{index:02d}"))))
+    found = [(fault.kind, fault.file) for fault in check(root).faults]
+    assert set(found) == expected
+    assert len(found) == len(expected) == len(cases)
+
+
+@pytest.mark.parametrize("case", HARMLESS)
+def test_what_is_odd_but_right_is_no_fault(tmp_path: Path, case: str) -> None:
     root = write_clean(tmp_path)
-    (root / "masks/train/a.png").unlink()
-    (root / "images/train/b.png").write_bytes(b"")
-    Image.fromarray(np.full((HEIGHT, WIDTH), 9, dtype=np.uint8)).save(root / "masks/train/c.png")
-    (root / "images/val/d.png").unlink()
-    kinds = sorted(fault.kind for fault in check(root).faults)
-    assert kinds == ["missing_image", "missing_mask", "unreadable", "value_outside_map"]
+    HARMLESS[case](root)
+    report = check(root)
+    assert (report.faults, report.warnings) == ((), ())
+    assert report.splits["train"].images == 3
+    assert sum(report.splits["train"].sizes.values()) == 3
+    changed = NativeFolder(root, split="train")
+    labels = [changed[index].labels["semantic"] for index in range(3)]
+    counts = tuple(sum(int((one == number).sum()) for one in labels) for number in range(3))
+    assert report.splits["train"].statistics["semantic"].pixels == counts
+    if case != "mask of 1 bit":
+        assert counts == tuple(3 * HEIGHT * columns for columns in (10, 10, 15))
+
+
+def test_every_kind_of_fault_that_the_package_raises_is_explained() -> None:
+    raised = {*kinds_in(PACKAGE / "data"), "unreadable"}  # the default
+    assert raised >= {"unreadable", "animated", "missing_mask", "all_ignore", "leakage"}
+    assert raised == set(FAULTS)
+
+
+def kinds_in(folder: Path) -> Iterator[str]:
+    """Yield the kind of every fault that is made in a folder of modules."""
+    for path in folder.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and re.search("[Ff]ault|open_picture", ast.unparse(node)):
+                given = [item.value for item in node.keywords if item.arg in ("kind", "missing")]
+                first = node.args[:1] if ast.unparse(node.func) == "Fault" else []
+                for value in [*given, *first]:
+                    parts = [value.body, value.orelse] if isinstance(value, ast.IfExp) else [value]
+                    yield from (part.value for part in parts if isinstance(part, ast.Constant))
 
 
 def test_both_halves_of_a_pair_are_examined_when_the_image_is_bad(tmp_path: Path) -> None:
@@ -68,7 +111,7 @@ def test_both_halves_of_a_pair_are_examined_when_the_image_is_bad(tmp_path: Path
     assert files == {str(root / "images/train/b.png"), str(root / "masks/train/b.png")}
 
 
-def test_class_without_pixels_in_a_split_is_a_warning_only(tmp_path: Path) -> None:
+def test_class_without_pixels_in_val_is_a_warning_only(tmp_path: Path) -> None:
     root = write_clean(tmp_path)
     raw = clean_mask()
     raw[raw == 2] = 7
@@ -76,8 +119,20 @@ def test_class_without_pixels_in_a_split_is_a_warning_only(tmp_path: Path) -> No
         Image.fromarray(raw).save(root / "masks/val" / f"{stem}.png")
     report = check(root)
     assert report.ok
-    assert [(warning.kind, warning.file) for warning in report.warnings] == [("empty_class", "val")]
-    assert "'sky'" in report.warnings[0].message
+    (warning,) = report.warnings
+    assert (warning.kind, warning.file) == ("empty_class", str(root / "masks/val"))
+    assert "class 'sky' of the semantic labels has no pixel in split val" in warning.message
+
+
+def test_allowed_faults_become_warnings_and_unknown_ones_are_refused(tmp_path: Path) -> None:
+    root = write_clean(tmp_path)
+    for case in ("class without a pixel in train", "turned image", "empty mask"):
+        CORPUS[case][1](root)
+    report = check(root, allow=("empty_class", "exif_rotation"))
+    assert [fault.kind for fault in report.faults] == ["unreadable"]
+    assert [fault.kind for fault in report.warnings] == ["exif_rotation", "empty_class"]
+    with pytest.raises(ConfigError, match="fault 'leak' is unknown; did you mean one of: leakage"):
+        check(root, allow=["leak"])
 
 
 def test_same_pixels_twice_in_one_split_are_no_leakage(tmp_path: Path) -> None:
@@ -109,6 +164,11 @@ def test_report_becomes_json(tmp_path: Path) -> None:
     stored = json.loads(json.dumps(check(root).to_dict()))
     assert stored["ok"] is False
     assert stored["faults"][0]["kind"] == "missing_mask"
+    assert list(stored) == ["format", "ok", "faults", "warnings", "splits"]
+    assert list(stored["faults"][0]) == ["kind", "file", "message"]
+    assert list(stored["splits"]["val"]) == [
+        "images", "sizes", "channel_mean", "channel_std", "labels", "stroke_widths", "attributes",
+    ]  # fmt: skip
     assert stored["splits"]["val"]["sizes"] == [{"height": HEIGHT, "width": WIDTH, "images": 2}]
     sky = stored["splits"]["train"]["labels"]["semantic"]["classes"][2]
     assert sky == {"id": 2, "name": "sky", "pixels": 2 * HEIGHT * 15, "share": 15 / 35, "frames": 2}
@@ -127,13 +187,15 @@ class InMemory:
 
     def __getitem__(self, index: int, /) -> Sample:
         labels = {"semantic": self.semantic, "panoptic": np.ones((2, 2), dtype=np.int32)}
-        return Sample(np.zeros((2, 2, 3), dtype=np.uint8), labels, path=f"drawn/{index}")
+        image = np.zeros((2, 2, 3), dtype=np.uint8)
+        return Sample(image, labels, path=f"drawn/{index}", attributes={"weather": "rain"})
 
 
 def test_data_set_without_files_is_checked_too() -> None:
     good = check_dataset(InMemory(np.array([[0, 1], [1, 255]], dtype=np.uint8)))
     assert good.ok
     assert good.splits["all"].statistics["semantic"].pixels == (1, 2)
+    assert good.splits["all"].attributes == {"weather": {"rain": 1}}
     for labels, kind in (
         (np.full((2, 2), 2), "value_outside_map"),
         (np.full((2, 2), 255), "all_ignore"),
@@ -141,70 +203,3 @@ def test_data_set_without_files_is_checked_too() -> None:
     ):
         report = check_dataset(InMemory(labels.astype(np.uint8)))
         assert [(fault.kind, fault.file) for fault in report.faults] == [(kind, "drawn/0")]
-
-
-# ---------------------------------------------------------------- cache
-def count_reads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    read: list[Path] = []
-    original = check_module.read_image
-
-    def counted(path: Path, **options: object) -> np.ndarray:
-        read.append(path)
-        return original(path, **options)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(check_module, "read_image", counted)
-    return read
-
-
-def test_second_check_reads_only_what_changed_and_reports_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    root, cache = write_clean(tmp_path / "set"), tmp_path / "cache"
-    first = check(root, cache=cache)
-    read = count_reads(monkeypatch)
-    assert check(root, cache=cache) == first
-    assert read == []
-    mask = root / "masks/train/b.png"
-    os.utime(mask, ns=(1, 1))
-    assert check(root, cache=cache) == first
-    assert read == [root / "images/train/b.png"]
-    assert not list(cache.glob("*.tmp"))
-
-
-def test_changed_meaning_of_labels_starts_afresh(tmp_path: Path) -> None:
-    root, cache = write_clean(tmp_path / "set"), tmp_path / "cache"
-    assert check(root, cache=cache).ok
-    for changed in (
-        DESCRIPTION.replace("7: ignore", "8: ignore"),
-        DESCRIPTION.replace("min_size: 16", "min_size: 30"),
-    ):
-        (root / "data.yaml").write_text(changed, encoding="utf-8")
-        assert len(check(root, cache=cache).faults) == 5
-    # A class more, with the same map: counts have another length.
-    extra = DESCRIPTION.replace("label_map", "  3: {name: bus, color: [1, 1, 1]}\nlabel_map")
-    (root / "data.yaml").write_text(extra, encoding="utf-8")
-    assert check(root, cache=cache).splits["val"].statistics["semantic"].frames == (2, 2, 2, 0)
-
-
-def test_leakage_is_found_from_the_cache_too(tmp_path: Path) -> None:
-    root, cache = write_clean(tmp_path / "set"), tmp_path / "cache"
-    CORPUS["train image again in val"][1](root)
-    assert [fault.kind for _ in range(2) for fault in check(root, cache=cache).faults] == [
-        "leakage",
-        "leakage",
-    ]
-
-
-def test_faults_are_looked_at_again_and_a_damaged_cache_is_no_obstacle(tmp_path: Path) -> None:
-    root, cache = write_clean(tmp_path / "set"), tmp_path / "cache"
-    mask = root / "masks/train/b.png"
-    good, state = mask.read_bytes(), mask.stat()
-    mask.write_bytes(b"x" * len(good))
-    os.utime(mask, ns=(state.st_atime_ns, state.st_mtime_ns))
-    assert not check(root, cache=cache).ok
-    mask.write_bytes(good)
-    os.utime(mask, ns=(state.st_atime_ns, state.st_mtime_ns))
-    assert check(root, cache=cache).ok
-    for path in cache.iterdir():
-        path.write_text('{"a": [1', encoding="utf-8")
-    assert check(root, cache=cache).ok

@@ -62,7 +62,9 @@ def test_check_and_statistics_count_images(tmp_path: Path) -> None:
     splits = open_splits(f"image_folder={root}")
     report = check_dataset(splits)
     assert report.faults == ()
-    assert [(item.kind, item.file) for item in report.warnings] == [("empty_class", "val")]
+    assert [(item.kind, item.file) for item in report.warnings] == [
+        ("empty_class", str(root / "val"))
+    ]
     counted = report.splits["train"].statistics["class"]
     assert counted == class_statistics(splits["train"], kind="class")
     assert (counted.names, counted.pixels, counted.void) == (("n01", "n02", "n10"), (1, 3, 1), 0)

@@ -1,56 +1,67 @@
 """Examine every file of a data set before training and name all faults, not only the first.
 
-| fault | meaning |
-|---|---|
-| missing_image, missing_mask | half of a pair is not there |
-| duplicate_stem | two images share a mask, or an image has two masks |
-| unreadable | truncated, damaged or no image at all |
-| exif_rotation | the image is stored turned; readers do not turn it, its mask would not fit |
-| size_mismatch | image and mask differ in height or width |
-| channel_count | a mask with colours and no colour table, an image that is neither RGB nor grey |
-| bit_depth | an image of more than 8 bits, a mask of more than 16 |
-| lossy_mask | a JPEG mask |
-| value_outside_map | a mask holds a value without a label |
-| all_ignore | a mask without a single labelled pixel or segment |
-| too_small, too_large | outside `min_size` or `max_pixels` |
-| leakage | the same pixels in two splits |
-| empty_class | a class without a pixel in a split; a warning |
+`FAULTS` lists what is looked for. decision: a class without pixels is a fault where it stands in
+the `data.yaml` of a native folder and lacks in its split `train`: nothing can learn it. It is a
+warning in other splits, which lose a score only, and in published data sets, of which people keep
+parts and whose list of classes is not theirs.
 """
 
 from __future__ import annotations
 
+import math
+import os
+import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rtseg.data.check_cache import Record, RecordCache, file_state
-from rtseg.data.dataset import Dataset, DiskDataset
-from rtseg.data.files import FileFaultError, exif_orientation, read_image, require_fit
-from rtseg.data.strokes import stroke_width
+from rtseg.data.check_sample import examine_files, examine_sample
+from rtseg.data.dataset import Attributed, Dataset, DiskDataset
+from rtseg.data.native import NativeFolder
 from rtseg.data.weights import (
     COUNTED_KINDS,
     ClassStatistics,
     class_names,
-    count_labels,
     default_workers,
     summarize_counts,
 )
+from rtseg.errors import ConfigError, nearest
 
-STROKE_KINDS = ("lane",)
-"""Label kinds that are drawn as strokes."""
+FORMAT = 1
+"""Version of `CheckReport.to_dict`; it grows when a key is renamed, removed or changes meaning."""
+
+FAULTS: Mapping[str, str] = {
+    "missing_image": "half of a pair is not there",
+    "missing_mask": "half of a pair is not there",
+    "duplicate_stem": "two images share a mask, or an image has two masks",
+    "not_a_file": "a folder or a pipe is named like an image",
+    "unreadable": "truncated, damaged, empty, a link in a circle, or no picture at all",
+    "animated": "a file holds several pictures",
+    "exif_rotation": "the image is stored turned; readers do not turn it, so its mask does not fit",
+    "size_mismatch": "image and mask differ in height or width",
+    "channel_count": "a mask has colors and no color table, an image is neither RGB nor gray",
+    "bit_depth": "an image has more than 8 bits, a mask more than 16",
+    "lossy_mask": "a mask is a JPEG file",
+    "value_outside_map": "a mask holds a value without a label",
+    "all_ignore": "a mask has no labelled pixel or segment",
+    "too_small": "an image is below min_size",
+    "too_large": "an image is above max_pixels, or claims pixels that its bytes cannot hold",
+    "leakage": "the same file or the same pixels stand in two splits",
+    "empty_class": "a class of data.yaml has no pixel in split train",
+}
+"""What a check looks for: the kind of each fault and what it means."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that is wrong: its kind (table above), the file, and what to do about it."""
+    """One thing that is wrong: its kind (key of `FAULTS`), the file, and what to do about it."""
 
     kind: str
     file: str
@@ -61,17 +72,20 @@ class Fault:
 class SplitSummary:
     """What one split holds, over its images that can be read.
 
-    images: number of samples, bad ones included. sizes: images by (H, W). channel_mean: RGB mean
-    over all pixels, 0-255, None without a readable image. statistics: by label kind, over readable
-    masks. widths: by label kind that is drawn as strokes, their usual width in pixels (a network
-    that learns wide lines scores badly on narrow ones).
+    images: number of samples, bad ones included. sizes: images by (H, W). channel_mean and
+    channel_std: of RGB over all pixels, 0-255, None without a readable image. statistics: by label
+    kind, over readable masks. widths: by label kind that is drawn as strokes, their usual width in
+    pixels (a network that learns wide lines scores badly on narrow ones). attributes: by name of an
+    attribute, such as `weather`, images by its value.
     """
 
     images: int
     sizes: Mapping[tuple[int, int], int]
-    channel_mean: tuple[float, float, float] | None
+    channel_mean: tuple[float, ...] | None
+    channel_std: tuple[float, ...] | None
     statistics: Mapping[str, ClassStatistics]
     widths: Mapping[str, float] = field(default_factory=dict)
+    attributes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the same as JSON-ready values."""
@@ -80,8 +94,10 @@ class SplitSummary:
             "images": self.images,
             "sizes": sizes,
             "channel_mean": None if self.channel_mean is None else list(self.channel_mean),
+            "channel_std": None if self.channel_std is None else list(self.channel_std),
             "labels": {kind: value.to_dict() for kind, value in self.statistics.items()},
             "stroke_widths": dict(self.widths),
+            "attributes": {name: dict(values) for name, values in self.attributes.items()},
         }
 
 
@@ -101,6 +117,7 @@ class CheckReport:
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON-ready values."""
         return {
+            "format": FORMAT,
             "ok": self.ok,
             "faults": [asdict(fault) for fault in self.faults],
             "warnings": [asdict(warning) for warning in self.warnings],
@@ -111,6 +128,7 @@ class CheckReport:
 def check_dataset(
     datasets: Dataset | Mapping[str, Dataset],
     *,
+    allow: Collection[str] = (),
     cache: Path | None = None,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -119,38 +137,62 @@ def check_dataset(
 
     Args:
         datasets: A data set, or one per split (then leakage between them is looked for too).
+        allow: Keys of `FAULTS` that only warn.
         cache: Folder that remembers faultless files by path, size and time of change, separately
             for each meaning of the labels; None to read everything.
         workers: Threads; None for one per processor, at most 8.
         progress: Called as `progress(done, total)` after each sample.
+
+    Raises:
+        ConfigError: `allow` holds a name that is no kind of fault.
     """
+    for kind in allow:
+        if kind not in FAULTS:
+            close = ", ".join(nearest(kind, FAULTS))
+            raise ConfigError(f"fault {kind!r} is unknown", fix=f"did you mean one of: {close}?")
     splits = datasets if isinstance(datasets, Mapping) else {"all": datasets}
+    records = _scan_all(splits, cache, workers or default_workers(), progress)
+    summaries = {name: _summarize(dataset, records[name]) for name, dataset in splits.items()}
+    found: list[Fault] = []
+    noted: list[Fault] = []
+    for name, dataset in splits.items():
+        found += [Fault(*fault) for record in records[name] for fault in record.faults]
+        found += _pair_faults(dataset)
+        empty = _empty_classes(name, dataset, summaries[name])
+        (found if name == "train" and isinstance(dataset, NativeFolder) else noted).extend(empty)
+    found += _leakage(records)
+    noted = [fault for fault in found if fault.kind in allow] + noted
+    faults = tuple(fault for fault in found if fault.kind not in allow)
+    return CheckReport(faults=faults, warnings=tuple(noted), splits=summaries)
+
+
+# ---------------------------------------------------------------- reading
+def _scan_all(
+    splits: Mapping[str, Dataset],
+    cache: Path | None,
+    workers: int,
+    progress: Callable[[int, int], None] | None,
+) -> dict[str, list[Record]]:
     total = sum(len(dataset) for dataset in splits.values())
     done = 0
-    records: dict[str, list[Record]] = {}
-    for name, dataset in splits.items():
-        records[name] = []
-        for record in _scan(dataset, cache=cache, workers=workers or default_workers()):
-            records[name].append(record)
-            done += 1
-            if progress is not None:
-                progress(done, total)
-    summaries = {name: _summarize(dataset, records[name]) for name, dataset in splits.items()}
-    faults: list[Fault] = []
-    for name, dataset in splits.items():
-        faults += [Fault(*fault) for record in records[name] for fault in record.faults]
-        faults += _pair_faults(dataset)
-    faults += _leakage(records)
-    warnings = [fault for name in splits for fault in _empty_classes(name, summaries[name])]
-    return CheckReport(faults=tuple(faults), warnings=tuple(warnings), splits=summaries)
+    records: dict[str, list[Record]] = {name: [] for name in splits}
+    with warnings.catch_warnings():
+        # What is wrong stands in the report; Pillow's remarks about it name no file.
+        warnings.filterwarnings("ignore", module="PIL")
+        for name, dataset in splits.items():
+            for record in _scan(dataset, cache=cache, workers=workers):
+                records[name].append(record)
+                done += 1
+                if progress is not None:
+                    progress(done, total)
+    return records
 
 
-# ---------------------------------------------------------------- one sample
 def _scan(dataset: Dataset, *, cache: Path | None, workers: int) -> Iterator[Record]:
     """Examine every sample in order, on several threads."""
     if not isinstance(dataset, DiskDataset):
         with ThreadPoolExecutor(workers) as pool:
-            yield from pool.map(partial(_examine_sample, dataset), range(len(dataset)))
+            yield from pool.map(partial(examine_sample, dataset), range(len(dataset)))
         return
     known = RecordCache(cache, dataset)
 
@@ -159,8 +201,10 @@ def _scan(dataset: Dataset, *, cache: Path | None, workers: int) -> Iterator[Rec
         state = file_state(files)  # before reading: a file that changes meanwhile is read again
         record = known.get(str(files[0]), state)
         if record is None:
-            record = _examine_files(dataset, files)
+            record = examine_files(dataset, files)
             known.put(str(files[0]), state, record)
+        if isinstance(dataset, Attributed):
+            record.attributes = dict(dataset.attributes(index))
         return record
 
     try:
@@ -170,102 +214,30 @@ def _scan(dataset: Dataset, *, cache: Path | None, workers: int) -> Iterator[Rec
         known.save()
 
 
-def _examine_files(dataset: DiskDataset, files: tuple[Path, ...]) -> Record:
-    image_path, *mask_paths = files
-    record = Record(path=str(image_path))
-    image = None
-    try:
-        image = read_image(image_path, limits=dataset.limits)
-        _note_image(record, image)
-        _require_upright(image_path)
-    except FileFaultError as error:
-        record.add(error)
-    for kind, path in zip(dataset.kinds, mask_paths, strict=True):
-        try:
-            labels = dataset.tables[kind].read(path)
-            if image is not None:
-                require_fit(image, labels, image_path=image_path, mask_path=path)
-            _note_labels(record, dataset, kind, labels, where=str(path))
-        except FileFaultError as error:
-            record.add(error)
-    return record
-
-
-def _examine_sample(dataset: Dataset, index: int) -> Record:
-    sample = dataset[index]
-    record = Record(path=sample.path)
-    _note_image(record, sample.image)
-    place = Path(sample.path)
-    for kind in dataset.kinds:
-        labels = np.asarray(sample.labels[kind])
-        try:
-            require_fit(sample.image, labels, image_path=place, mask_path=place)
-            _note_labels(record, dataset, kind, labels, where=sample.path)
-        except FileFaultError as error:
-            record.add(error)
-    return record
-
-
-def _note_image(record: Record, image: NDArray[Any]) -> None:
-    height, width = image.shape[:2]
-    pixels = np.ascontiguousarray(image)
-    record.size = [height, width]
-    record.digest = sha256(f"{height}x{width} ".encode() + pixels.tobytes()).hexdigest()
-    # Rows first in 32 bits: about 15 times as fast as one sum over both axes.
-    columns = np.add.reduce(pixels, axis=0, dtype=np.uint32)
-    record.channel_sum = columns.sum(axis=0, dtype=np.uint64).tolist()
-
-
-def _require_upright(path: Path) -> None:
-    orientation = exif_orientation(path)
-    if orientation != 1:
-        raise FileFaultError(
-            f"image has the EXIF orientation {orientation}, so viewers show it turned",
-            kind="exif_rotation",
-            where=str(path),
-            fix="turn the pixels as its mask needs it and remove the tag",
-        )
-
-
-def _note_labels(
-    record: Record, dataset: Dataset, kind: str, labels: NDArray[Any], *, where: str
-) -> None:
-    if kind in COUNTED_KINDS:
-        num_classes = len(class_names(dataset, kind))
-        counts = count_labels(labels, num_classes=num_classes, where=where)
-        record.counts[kind] = counts
-        width = stroke_width(labels) if kind in STROKE_KINDS else None
-        if width is not None:
-            record.widths[kind] = width
-        empty = not any(counts[:-1])
-    else:
-        empty = not labels.any()  # segment ids: 0 is void
-    if empty:
-        raise FileFaultError(
-            f"every pixel of the {kind} mask is ignored",
-            kind="all_ignore",
-            where=where,
-            fix="label it, correct label_map, or remove the pair",
-        )
-
-
 # ---------------------------------------------------------------- the whole set
 def _summarize(dataset: Dataset, records: list[Record]) -> SplitSummary:
     sizes = Counter((record.size[0], record.size[1]) for record in records if record.size)
     pixels = sum(height * width * count for (height, width), count in sizes.items())
     sums = [sum(record.channel_sum[channel] for record in records) for channel in range(3)]
-    statistics = {}
+    squares = [sum(record.channel_squares[channel] for record in records) for channel in range(3)]
+    mean = std = None
+    if pixels:
+        mean = tuple(value / pixels for value in sums)
+        spreads = [pixels * s - value * value for s, value in zip(squares, sums, strict=True)]
+        std = tuple(math.sqrt(spread) / pixels for spread in spreads)
+    statistics, widths = {}, {}
     for kind in dataset.kinds:
         if kind in COUNTED_KINDS:
             counts = [record.counts[kind] for record in records if kind in record.counts]
             statistics[kind] = summarize_counts(counts, class_names(dataset, kind))
-    mean = (sums[0] / pixels, sums[1] / pixels, sums[2] / pixels) if pixels else None
-    widths = {}
-    for kind in STROKE_KINDS:
-        found = [record.widths[kind] for record in records if kind in record.widths]
-        if found:
-            widths[kind] = float(np.median(found))
-    return SplitSummary(len(records), sizes, mean, statistics, widths)
+        strokes = [record.widths[kind] for record in records if kind in record.widths]
+        if strokes:
+            widths[kind] = float(np.median(strokes))
+    attributes: dict[str, Counter[str]] = {}
+    for record in records:
+        for name, value in record.attributes.items():
+            attributes.setdefault(name, Counter())[value] += 1
+    return SplitSummary(len(records), sizes, mean, std, statistics, widths, attributes)
 
 
 def _pair_faults(dataset: Dataset) -> list[Fault]:
@@ -277,8 +249,10 @@ def _pair_faults(dataset: Dataset) -> list[Fault]:
         image, *masks = dataset.files(index)
         shared = [mask for mask in masks if owners.setdefault(mask, image) is not image]
         if shared:
-            text = f"shares the mask {shared[0]} with {owners[shared[0]]}; keep one image per mask"
-            faults.append(Fault("duplicate_stem", str(image), text))
+            other = owners[shared[0]]
+            text = f"shares the mask {shared[0]} with {other}; keep one image per mask"
+            twice = "is listed twice; keep one line of the list"
+            faults.append(Fault("duplicate_stem", str(image), twice if other == image else text))
     stems = {mask.stem for mask in owners}
     for mask in dataset.strays():
         if mask.stem in stems:
@@ -295,23 +269,34 @@ def _leakage(records: Mapping[str, list[Record]]) -> list[Fault]:
     first: dict[str, tuple[str, str]] = {}
     for split, found in records.items():
         for record in found:
-            if not record.digest:
-                continue
-            other_split, other = first.setdefault(record.digest, (split, record.path))
+            # What cannot be decoded is known by its place.
+            key = record.digest or os.path.realpath(record.path)
+            other_split, other = first.setdefault(key, (split, record.path))
             if other_split != split:
-                text = (
-                    f"has the same pixels as {other} of split {other_split}; keep it in one split"
-                )
+                alike = "is the same file as" if other == record.path else "has the same pixels as"
+                text = f"{alike} {other} of split {other_split}; keep it in one split"
                 faults.append(Fault("leakage", record.path, text))
     return faults
 
 
-def _empty_classes(split: str, summary: SplitSummary) -> list[Fault]:
-    return [
-        Fault(
-            "empty_class", split, f"class {name!r} of the {kind} labels has no pixel in this split"
-        )
-        for kind, statistics in summary.statistics.items()
-        for name, pixels in zip(statistics.names, statistics.pixels, strict=True)
-        if not pixels
-    ]
+def _empty_classes(split: str, dataset: Dataset, summary: SplitSummary) -> list[Fault]:
+    faults = []
+    for kind, statistics in summary.statistics.items():
+        if not statistics.images:
+            continue  # no mask can be read, which is told already
+        pairs = zip(statistics.names, statistics.pixels, strict=True)
+        for name in (name for name, pixels in pairs if not pixels):
+            text = (
+                f"class {name!r} of the {kind} labels has no pixel in split {split}; label some, "
+                "or remove it from the classes"
+            )
+            faults.append(Fault("empty_class", _place_of(dataset, kind) or split, text))
+    return faults
+
+
+def _place_of(dataset: Dataset, kind: str) -> str:
+    """Return the folder that holds all masks of a kind, "" for a set that is not on disk."""
+    if not isinstance(dataset, DiskDataset):
+        return ""
+    position = 1 + dataset.kinds.index(kind)
+    return os.path.commonpath([dataset.files(i)[position].parent for i in range(len(dataset))])

@@ -13,24 +13,27 @@ from rtseg.data.dataset import DiskDataset
 from rtseg.data.files import FileFaultError
 from rtseg.data.weights import class_names
 
-_FORMAT = 2  # part of the file name: raise it when `Record` or the meaning of a fault changes
+_FORMAT = 3  # part of the file name: raise it when `Record` or the meaning of a fault changes
 
 
 @dataclass
 class Record:
     """What was found in one sample; JSON-ready.
 
-    size: (H, W) of the image, None if it cannot be read. digest: of its pixels. channel_sum: of its
-    pixels, by channel. counts: by label kind, pixels of each class and of void. widths: by label
-    kind, of strokes in pixels. faults: kind, file and message of each.
+    size: (H, W) of the image, None if it cannot be read. digest: of its pixels. channel_sum,
+    channel_squares: of its pixels and of their squares, by channel. counts: by label kind, pixels
+    of each class and of void. widths: by label kind, of strokes in pixels. attributes: of the
+    sample. faults: kind, file and message of each.
     """
 
     path: str
     size: list[int] | None = None
     digest: str = ""
     channel_sum: list[int] = field(default_factory=lambda: [0, 0, 0])
+    channel_squares: list[int] = field(default_factory=lambda: [0, 0, 0])
     counts: dict[str, list[int]] = field(default_factory=dict)
     widths: dict[str, float] = field(default_factory=dict)
+    attributes: dict[str, str] = field(default_factory=dict)
     faults: list[list[str]] = field(default_factory=list)
 
     def add(self, error: FileFaultError) -> None:
@@ -86,12 +89,15 @@ def cache_folder() -> Path:
 
 
 def file_state(files: Sequence[Path]) -> str:
-    """Return path, size and time of change of files as one text."""
+    """Return path, size and times of change of files as one text.
+
+    The second time is that of the file system, which a copy with its old dates does not carry.
+    """
     parts = []
     for path in files:
         try:
             status = path.stat()
-            parts.append(f"{path}|{status.st_size}|{status.st_mtime_ns}")
+            parts.append(f"{path}|{status.st_size}|{status.st_mtime_ns}|{status.st_ctime_ns}")
         except OSError:
             parts.append(f"{path}|missing")
     return "|".join(parts)
@@ -99,7 +105,7 @@ def file_state(files: Sequence[Path]) -> str:
 
 def _identity(dataset: DiskDataset) -> str:
     parents = {path.parent for index in range(len(dataset)) for path in dataset.files(index)}
-    folders = sorted(str(parent.resolve()) for parent in parents)
+    folders = sorted(os.path.realpath(parent) for parent in parents)
     names = {kind: class_names(dataset, kind) for kind in dataset.kinds}
     tables = {kind: dataset.tables[kind] for kind in dataset.kinds}
     meaning = repr((_FORMAT, folders, names, tables, dataset.limits))

@@ -57,3 +57,12 @@ class DiskDataset(Dataset, Protocol):
     def strays(self) -> tuple[Path, ...]:
         """Return mask files that belong to no sample."""
         ...
+
+
+@runtime_checkable
+class Attributed(Dataset, Protocol):
+    """A data set that tells the attributes of a sample, such as its weather, without reading it."""
+
+    def attributes(self, index: int, /) -> Mapping[str, str]:
+        """Return what `Sample.attributes` of this sample holds."""
+        ...

@@ -7,7 +7,6 @@ until `LabelTable.apply`, the only place where label values change.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,9 +15,10 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from rtseg.errors import DataError
+from rtseg.data.decode import FileFaultError as FileFaultError  # readers import it from here
+from rtseg.data.decode import decode, open_picture, stored_mode
 from rtseg.structures import IGNORE_INDEX, Sample
 
 IMAGE_SUFFIXES = frozenset(
@@ -30,17 +30,6 @@ _IMAGE_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX"})
 _LOSSY_FORMATS = frozenset({"JPEG", "MPO"})
 # Pillow stretches grey of 2 and 4 bits to 0..255; class ids need the stored number back.
 _STRETCH = {"L;2": 85, "L;4": 17}
-_EXIF_ORIENTATION = 0x0112
-
-
-class FileFaultError(DataError):
-    """A file that is unusable or contradicts its description; `kind` names the fault in reports."""
-
-    def __init__(
-        self, what: str, *, kind: str = "unreadable", where: str = "", fix: str = ""
-    ) -> None:
-        super().__init__(what, where=where, fix=fix)
-        self.kind = kind
 
 
 @dataclass(frozen=True)
@@ -67,77 +56,30 @@ def read_image(path: Path, *, limits: Limits | None = None) -> NDArray[np.uint8]
         FileFaultError: The file is missing, broken, not 8 bit, of another colour mode, or too small
             or too large.
     """
-    data = _read_bytes(path, kind="missing_image")
-    header = _open(data, path)
-    _require_image_format(header, path)
-    _require_size(header, path, limits or Limits())
     # decision: Pillow alone. torchvision.io decodes as fast (it saves one copy) but is deprecated.
-    return np.array(_decode(header, path).convert("RGB"), dtype=np.uint8)
+    return np.array(decode_rgb(open_image(path, limits=limits), path), dtype=np.uint8)
 
 
-def exif_orientation(path: Path) -> int:
-    """Return the orientation tag of an image, 1 (upright) to 8; 1 if it has none.
+def open_image(path: Path, *, limits: Limits | None = None) -> Image.Image:
+    """Open an image as `read_image` does, but leave it undecoded; raises the same."""
+    picture = open_picture(path, missing="missing_image")
+    _require_image_format(picture, path)
+    _require_size(picture, path, limits or Limits())
+    return picture
+
+
+def decode_rgb(picture: Image.Image, path: Path) -> Image.Image:
+    """Decode what `open_image` returned and convert it to RGB if it is not.
 
     Raises:
-        FileFaultError: The file is missing or broken.
+        FileFaultError: The file is truncated or damaged.
     """
-    header = _open(_read_bytes(path, kind="missing_image"), path)
-    try:
-        return int(header.getexif().get(_EXIF_ORIENTATION, 1))
-    except (OSError, SyntaxError, TypeError, ValueError):
-        return 1  # no reader can turn the image by a tag that cannot be parsed
-
-
-def _read_bytes(path: Path, *, kind: str) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        fix = "add the file, or remove its partner or its line in the list"
-        raise FileFaultError("file is missing", kind=kind, where=str(path), fix=fix) from None
-    except OSError as error:
-        raise FileFaultError(
-            f"cannot be read ({error.strerror})", where=str(path), fix="check its permissions"
-        ) from None
-
-
-def _broken(path: Path, error: Exception) -> FileFaultError:
-    return FileFaultError(
-        f"is truncated or no image ({error})",
-        where=str(path),
-        fix="copy it again from its source, or remove it together with its partner",
-    )
-
-
-def _open(data: bytes, path: Path) -> Image.Image:
-    try:
-        return Image.open(io.BytesIO(data))
-    except Image.DecompressionBombError as error:
-        raise FileFaultError(
-            f"is too large ({error})", kind="too_large", where=str(path), fix="cut it into tiles"
-        ) from None
-    except Exception as error:  # broken files raise a dozen classes, depending on the codec
-        named = error if not isinstance(error, UnidentifiedImageError) else None
-        raise _broken(path, named or ValueError("unknown format")) from None
-
-
-def _decode(header: Image.Image, path: Path) -> Image.Image:
-    try:
-        header.load()
-    except Exception as error:  # as in `_open`
-        raise _broken(path, error) from None
-    return header
-
-
-def _raw_mode(header: Image.Image) -> str:
-    """Return how pixels are stored, such as `RGB;16B`, which Pillow would cut to 8 bits."""
-    tiles: Any = getattr(header, "tile", None) or [("", (), 0, header.mode)]
-    arguments = tiles[0][3]
-    mode = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
-    return mode if isinstance(mode, str) else header.mode
+    decoded = decode(picture, path)
+    return decoded if decoded.mode == "RGB" else decoded.convert("RGB")
 
 
 def _require_image_format(header: Image.Image, path: Path) -> None:
-    if header.mode.startswith(("I", "F")) or ";16" in _raw_mode(header):
+    if header.mode.startswith(("I", "F")) or ";16" in stored_mode(header):
         raise FileFaultError(
             f"image has more than 8 bits per channel (mode {header.mode})",
             kind="bit_depth",
@@ -220,13 +162,19 @@ class LabelTable:
         Raises:
             FileFaultError: A raw value has no label and `unmapped` is `error`.
         """
+        codes: NDArray[Any] = raw
         if self.color:
-            codes: NDArray[Any] = _pack_pixels(raw)
+            # Neighbors are mostly alike: a color is looked up once where a run of it starts.
+            pixels = _pack_pixels(raw).ravel()
+            starts = np.flatnonzero(np.diff(pixels, prepend=-1))
+            codes = pixels[starts]
             found = np.minimum(np.searchsorted(self._codes, codes), self._codes.size - 1)
             known = self._codes[found] == codes
-            labels = np.where(known, self._labels[found], np.uint8(IGNORE_INDEX))
+            of_runs = np.where(known, self._labels[found], np.uint8(IGNORE_INDEX))
+            runs = np.diff(starts, append=pixels.size)
+            labels = np.repeat(of_runs, runs).reshape(raw.shape[:2])
         else:
-            codes, known, labels = raw, self._known[raw], self._lookup[raw]
+            known, labels = self._known.take(raw), self._lookup.take(raw)
         if self.unmapped == "error" and not known.all():
             self._refuse(np.unique(codes[~known]), where)
         return labels
@@ -278,7 +226,7 @@ def read_mask(
     Raises:
         FileFaultError: The file is missing, broken, lossy, or of another depth or channel count.
     """
-    header = _open(_read_bytes(path, kind="missing_mask"), path)
+    header = open_picture(path, missing="missing_mask")
     if header.format in _LOSSY_FORMATS:
         raise FileFaultError(
             f"mask is a {header.format} file, which changes label values",
@@ -286,11 +234,11 @@ def read_mask(
             where=str(path),
             fix="save the original labels as PNG",
         )
-    stored = _raw_mode(header)
+    stored = stored_mode(header)
     if gray_rgb and header.mode in {"RGB", "RGBA"} and ";16" not in stored:
-        return _gray(np.asarray(_decode(header, path)), path)
+        return _gray(np.asarray(decode(header, path)), path)
     _require_mask_format(header, path, stored=stored, color=color)
-    pixels = np.asarray(_decode(header, path))
+    pixels = np.asarray(decode(header, path))
     if header.mode.startswith("I"):
         return pixels.astype(np.uint16)
     return pixels.astype(np.uint8) // np.uint8(_STRETCH.get(stored, 1))
@@ -341,9 +289,8 @@ def color_text(code: int) -> str:
 
 
 def _pack_pixels(pixels: NDArray[Any]) -> NDArray[np.int32]:
-    weights = np.array([1 << 16, 1 << 8, 1], dtype=np.int32)
-    codes: NDArray[np.int32] = pixels.astype(np.int32) @ weights
-    return codes
+    red, green, blue = (pixels[..., channel].astype(np.int32) for channel in range(3))
+    return (red << 16) | (green << 8) | blue
 
 
 # ---------------------------------------------------------------- pairs
