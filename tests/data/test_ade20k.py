@@ -117,7 +117,7 @@ def test_check_names_faults_of_panoptic_pictures(tmp_path: Path) -> None:
     write_mask(folder / "ADE_train_00000002.png", picture(np.zeros((6, 8), int)))
     faults = check_dataset(Ade20k(root, split="train", panoptic=True)).faults
     assert [(item.kind, Path(item.file).name) for item in faults] == [
-        ("value_outside_map", "ADE_train_00000001.png"), ("all_ignore", "ADE_train_00000002.png"),
+        ("unlisted_segment", "ADE_train_00000001.png"), ("all_ignore", "ADE_train_00000002.png"),
     ]  # fmt: skip
     assert "segment 78" in faults[0].message
     write_mask(folder / "ADE_train_00000001.png", picture(np.full((5, 8), STUFF)))

@@ -178,7 +178,7 @@ def test_size_limits_hold_on_reading(tmp_path: Path) -> None:
         (("min_size: 16", "min_size: big"), r"min_size = 'big' does not fit"),
         (("min_size: 16", "ignore_index: 0"), "255 is the only ignore value.*label_map"),
         (("min_size: 16", "unmapped: maybe"), "unmapped = 'maybe'"),
-        (("min_size: 16", "labels: [panoptic]"), "'panoptic' is unknown"),
+        (("min_size: 16", "labels: [depth]"), "'depth' is unknown"),
         (("min_size: 16", "labels: []"), "must not be empty"),
         (("min_size: 16", 'color_map: {"1,2,3": 0}'), "both label_map and color_map"),
         (("label_map: {0: 1, 1: 0, 2: 2, 7: ignore}", 'color_map: {"1,2": 0}'), "colour '1,2'"),

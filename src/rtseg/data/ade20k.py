@@ -11,25 +11,19 @@ root/ade20k_panoptic_train.json  _val.json            and the segments, by the u
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rtseg.data.ade20k_classes import ADE20K_CLASSES
-from rtseg.data.files import (
-    FileFaultError,
-    LabelReader,
-    LabelTable,
-    Limits,
-    read_mask,
-    read_sample,
-)
+from rtseg.data.files import LabelReader, LabelTable, Limits, read_sample
 from rtseg.data.layout import Frames, require_images, require_split
-from rtseg.data.panoptic_png import ids_from_rgb, read_panoptic_json
-from rtseg.structures import IGNORE_INDEX, ClassInfo, Sample, Segment
+from rtseg.data.panoptic_png import load_panoptic_json
+from rtseg.data.panoptic_table import PanopticTable, file_digest
+from rtseg.errors import DataError
+from rtseg.structures import IGNORE_INDEX, ClassInfo, Sample
 
 _SPLITS = {"train": "training", "val": "validation"}
 _TOP = "ADEChallengeData2016"
@@ -45,12 +39,19 @@ class Ade20k:
 
     Raises:
         ConfigError: The split is unknown.
-        DataError: There are no images, the split is `test`, or the file of segments is missing or
-            broken.
+        DataError: There are no images, the split is `test`, or the segments or their pictures are
+            missing, broken or of other classes.
     """
 
     classes: tuple[ClassInfo, ...] = ADE20K_CLASSES
     limits: Limits = Limits()
+    marks: tuple[str, ...] = (
+        "images/validation",
+        "annotations/training",
+        "annotations/validation",
+        "ade20k_panoptic_train.json",
+        "ade20k_panoptic_val.json",
+    )
 
     def __init__(
         self,
@@ -74,7 +75,7 @@ class Ade20k:
         if panoptic:
             name = f"ade20k_panoptic_{split}"
             folders["panoptic"] = top / name
-            self._segments = SegmentTable(read_panoptic_json(top / f"{name}.json"))
+            self._segments = _load_segments(top / name)
             self.tables = {**self.tables, "panoptic": self._segments}
         self.kinds: tuple[str, ...] = tuple(self.tables)
         self._frames = Frames(images, folders)
@@ -87,8 +88,9 @@ class Ade20k:
         sample = read_sample(files, self.tables)
         if "panoptic" not in sample.labels:
             return sample
-        shown = self._segments.shown(sample.labels["panoptic"], files[-1].name)
-        return replace(sample, segments=shown)
+        visible = set(np.unique(sample.labels["panoptic"]).tolist())
+        listed = self._segments.segments(files[-1])
+        return replace(sample, segments=tuple(item for item in listed if item.id in visible))
 
     def files(self, index: int, /) -> tuple[Path, ...]:
         """Return an image and its masks."""
@@ -99,35 +101,22 @@ class Ade20k:
         return self._frames.strays()
 
 
-@dataclass(frozen=True)
-class SegmentTable:
-    """Read pictures of segment ids. segments: those of each picture, by its file name."""
+def _load_segments(folder: Path) -> PanopticTable:
+    """Read the JSON file beside a folder of pictures of ids.
 
-    segments: Mapping[str, tuple[Segment, ...]]
-
-    def read(self, path: Path) -> NDArray[np.int32]:
-        """Return segment ids, int32 (H, W), 0 = void.
-
-        Raises:
-            FileFaultError: The file is no such picture, or shows a segment that is not listed.
-        """
-        rgb = np.asarray(read_mask(path, color=True), dtype=np.uint8)
-        ids = ids_from_rgb(rgb)
-        listed = [segment.id for segment in self.segments.get(path.name, ())]
-        unknown = np.setdiff1d(ids, [0, *listed])
-        if unknown.size:
-            raise FileFaultError(
-                f"shows the segment {unknown[0]}, which the file of segments does not list",
-                kind="value_outside_map",
-                where=str(path),
-                fix="use the pictures and the JSON file of one conversion",
-            )
-        return ids
-
-    def shown(self, ids: NDArray[np.int32], name: str) -> tuple[Segment, ...]:
-        """Return the listed segments of a picture that have a pixel.
-
-        decision: the usual conversion paints things over stuff and still lists what they cover.
-        """
-        visible = set(np.unique(ids).tolist())
-        return tuple(item for item in self.segments.get(name, ()) if item.id in visible)
+    decision: its areas are not compared and hidden segments are left out, since the usual
+    conversion paints things over stuff and still lists what they cover, with its whole area.
+    """
+    file = folder.with_name(f"{folder.name}.json")
+    described = load_panoptic_json(file, problems="keep")
+    things = {number: item.thing for number, item in described.classes.items()}
+    if things != {number: item.thing for number, item in enumerate(ADE20K_CLASSES)}:
+        raise DataError(
+            f"its {len(things)} categories are not the 150 classes, numbered 0 to 149",
+            where=str(file),
+            fix="use the conversion made for the scene parsing benchmark",
+        )
+    if not folder.is_dir():
+        fix = "unpack the pictures of segment ids there, or leave panoptic out"
+        raise DataError("there is no such folder", where=str(folder), fix=fix)
+    return PanopticTable(file, folder, described, covered="allow", digest=file_digest(file))

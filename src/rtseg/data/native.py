@@ -4,6 +4,8 @@
 mydata/data.yaml
 mydata/images/train  images/val          one image file per sample
 mydata/masks/train   masks/val           one mask per image; with several kinds masks/<kind>/train
+mydata/masks/panoptic/train.json         the segments of panoptic masks, beside their folder
+mydata/attributes/train.json             if wanted: {"<stem>": {"weather": "rain"}, ...}
 ```
 ```yaml
 path: .                                  # folder of images/ and masks/, relative to this file
@@ -11,7 +13,7 @@ splits: [train, val]
 classes:
   0: {name: road, color: [128, 64, 128]}
   1: {name: car, color: [0, 0, 142], thing: true}
-labels: [semantic]                       # kinds: semantic, drivable, lane
+labels: [semantic]                       # kinds: semantic, drivable, lane, panoptic
 ignore_index: 255                        # always; other void values go through label_map
 label_map: {7: 0, 26: 1, 0: ignore}      # raw value to class id; without it they are equal
 unmapped: error                          # or ignore: what a raw value without an entry is
@@ -22,12 +24,22 @@ max_pixels: 20000000                     # largest height times width
 With several kinds, `label_map` and `color_map` may hold one map per kind. The raw value 255 is
 ignore unless `label_map` says otherwise (lane masks of 0 and 255 need `label_map: {0: 0, 255: 1}`);
 `drivable` and `lane` have the labels 0 and 1.
+
+Panoptic masks are RGB pictures of segment ids, id = R + 256 G + 65536 B, 0 = void. One JSON file
+per split, named like the folder of the masks and beside it, says what the segments are:
+```json
+{"annotations": [{"file_name": "a.png", "segments_info": [
+    {"id": 7, "category_id": 1, "iscrowd": 0, "area": 480}, ...]}, ...]}
+```
+It may be a whole file of the COCO panoptic format (`panoptic_png.py`); nothing else in it is read.
+A category is a class id, or a raw value of `label_map` (`ignore` makes the segment void). Mask and
+file must agree: every id of the one stands in the other, once, and with its area if that is given.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,11 +48,20 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
 from rtseg import config
-from rtseg.data.files import LabelTable, Limits, list_images, pack_color, read_sample
+from rtseg.data.files import (
+    LabelReader,
+    LabelTable,
+    Limits,
+    list_images,
+    pack_color,
+    read_sample,
+)
+from rtseg.data.json_file import load_json
+from rtseg.data.panoptic_table import PanopticTable, load_table
 from rtseg.errors import ConfigError, DataError, nearest
 from rtseg.structures import IGNORE_INDEX, ClassInfo, Sample
 
-KINDS = ("semantic", "drivable", "lane")
+KINDS = ("semantic", "drivable", "lane", "panoptic")
 """Label kinds that a native folder can offer."""
 
 _MAX_CLASSES = 255  # ids 0..254; 255 is ignore
@@ -49,7 +70,10 @@ _MAX_RAW = (1 << 16) - 1
 
 @dataclass(frozen=True)
 class Description:
-    """The checked content of a `data.yaml`: classes by id, one table per label kind."""
+    """The checked content of a `data.yaml`: classes by id, one table per label kind.
+
+    The table of `panoptic` is that of the categories of segments.
+    """
 
     root: Path
     splits: tuple[str, ...]
@@ -68,7 +92,7 @@ class NativeFolder:
 
     Raises:
         ConfigError: `data.yaml` is wrong, or the split or a kind is not in it.
-        DataError: `data.yaml` or the images are missing.
+        DataError: `data.yaml` or the images are missing, or a JSON file is missing or broken.
     """
 
     def __init__(self, root: str | Path, *, split: str, kinds: Sequence[str] | None = None) -> None:
@@ -81,7 +105,6 @@ class NativeFolder:
         _require_known(self.kinds, offered, what="label kind", where=file)
         self.classes = described.classes
         self.limits = described.limits
-        self.tables = {kind: described.tables[kind] for kind in self.kinds}
         folder = described.root / "images" / split
         self._images = list_images(folder)
         if not self._images:
@@ -90,6 +113,13 @@ class NativeFolder:
         masks = described.root / "masks"
         several = len(offered) > 1
         self._folders = {k: masks / k / split if several else masks / split for k in self.kinds}
+        self._attributes = _load_attributes(described.root / "attributes" / f"{split}.json")
+        self.tables: Mapping[str, LabelReader] = {
+            kind: _panoptic(place, described.tables[kind])
+            if kind == "panoptic"
+            else described.tables[kind]
+            for kind, place in self._folders.items()
+        }
         listed = {kind: list_images(place) for kind, place in self._folders.items()}
         self._masks = {
             kind: {path.stem: path for path in reversed(found)} for kind, found in listed.items()
@@ -106,7 +136,13 @@ class NativeFolder:
         return len(self._images)
 
     def __getitem__(self, index: int, /) -> Sample:
-        return read_sample(self.files(index), self.tables, limits=self.limits)
+        files = self.files(index)
+        sample = read_sample(files, self.tables, limits=self.limits)
+        sample = replace(sample, attributes=self.attributes(index))
+        for table, path in zip(self.tables.values(), files[1:], strict=True):
+            if isinstance(table, PanopticTable):
+                sample = replace(sample, segments=table.segments(path))
+        return sample
 
     def files(self, index: int, /) -> tuple[Path, ...]:
         """Return the image and then the mask of each kind; a missing one is named as a PNG."""
@@ -117,9 +153,32 @@ class NativeFolder:
         ]
         return (image, *masks)
 
+    def attributes(self, index: int, /) -> Mapping[str, str]:
+        """Return what is known about the scene of a sample."""
+        return self._attributes.get(self._images[index].stem, {})
+
     def strays(self) -> tuple[Path, ...]:
         """Return masks without an image, and second masks of an image."""
         return self._strays
+
+
+def _panoptic(folder: Path, categories: LabelTable) -> PanopticTable:
+    file = folder.with_name(f"{folder.name}.json")
+    return load_table(file, folder, categories.values, unmapped=categories.unmapped)
+
+
+def _load_attributes(file: Path) -> dict[str, dict[str, str]]:
+    """Return the attributes of images by stem; none if there is no such file."""
+    if not file.is_file():
+        return {}
+    content = load_json(file)
+    if not isinstance(content, dict) or not all(isinstance(v, dict) for v in content.values()):
+        fix = 'write {"<stem>": {"weather": "rain"}, ...}'
+        raise DataError("holds no attributes by image", where=str(file), fix=fix)
+    return {
+        stem: {str(key): str(value) for key, value in entry.items()}
+        for stem, entry in content.items()
+    }
 
 
 def load_description(file: Path) -> Description:
@@ -175,13 +234,13 @@ def _describe(
         raise ConfigError("splits and labels must not be empty", fix="name at least one of each")
     _require_known(labels, KINDS, what="label kind", where=Path("data.yaml.labels"))
     infos = _classes(classes or {})
-    if "semantic" in labels and not infos:
+    if not infos and ("semantic" in labels or "panoptic" in labels):
         raise ConfigError(
             "data.yaml.classes is missing", fix="give `0: {name: ..., color: [r, g, b]}`"
         )
     tables = {}
     for kind in labels:
-        count = len(infos) if kind == "semantic" else 2
+        count = len(infos) if kind in ("semantic", "panoptic") else 2
         index_map = _for_kind(label_map, kind, labels)
         colors = _for_kind(color_map, kind, labels)
         tables[kind] = _table(index_map, colors, count=count, unmapped=unmapped, kind=kind)
@@ -237,6 +296,9 @@ def _table(
     if index_map is not None and color_map is not None:
         fix = "keep color_map for RGB masks, label_map for all others"
         raise ConfigError(f"{kind} has both label_map and color_map", fix=fix)
+    if color_map is not None and kind == "panoptic":
+        fix = "write color_map: {semantic: {...}} for the other masks"
+        raise ConfigError("color_map does not apply to panoptic masks", fix=fix)
     if color_map is not None:
         values = {_raw_color(raw): _label(label, count) for raw, label in color_map.items()}
         if not values:
