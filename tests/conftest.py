@@ -29,6 +29,12 @@ def camvid_root() -> Path:
 
 
 @pytest.fixture(scope="session")
+def camvid32_classes() -> Path:
+    """The 32 labels of CamVid: name, color, and id among the 11 classes, as CSV."""
+    return _real_data("camvid32_classes.csv")
+
+
+@pytest.fixture(scope="session")
 def cityscapes_sample() -> Path:
     """A reduced frame of Cityscapes with all its masks, without folders of split and city."""
     return _real_data("samples/cityscapes")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 
 from data.trees import HEIGHT, half, rgba, write_image, write_mask
 from rtseg.data import DATASETS
-from rtseg.data.bdd100k import Bdd100k
+from rtseg.data.bdd100k import Bdd100k, _downloaded_tables
 from rtseg.data.check import check_dataset
 from rtseg.data.dataset import DiskDataset
 from rtseg.data.spec import find_data, open_splits
@@ -84,6 +85,65 @@ def test_a_mask_with_colors_is_refused(tmp_path: Path) -> None:
         write_mask(root / "val/segment/c.png", colored)
         with pytest.raises(DataError, match="has colors"):
             Bdd100k(root, split="val")[0]
+
+
+# As downloaded: drivable 0 own lane, 1 other lanes, 2 neither; lane bits 0-2 category, 3 no line,
+# 4 style, 5 direction: a single yellow dashed line (7 + 16), a crosswalk across (0 + 32), nothing.
+DOWNLOADED = {
+    "drivable": ([0, 0, 1, 1, 2, 2, 2, 2], [1, 1, 1, 1, 0, 0, 0, 0]),
+    "lane": ([255, 23, 32, 0, 55, 8, 63, 255], [0, 1, 1, 1, 1, 0, 0, 0]),
+}
+
+
+def write_downloaded(root: Path) -> Path:
+    for split, stems in (("train", ("b", "a")), ("val", ("c",))):
+        for stem in stems:
+            write_image(root / "images/100k" / split / f"{stem}.jpg", seed=ord(stem))
+            for kind, (row, _) in DOWNLOADED.items():
+                place = root / "labels" / kind / "masks" / split / f"{stem}.png"
+                write_mask(place, np.array([row] * HEIGHT, np.uint8))
+    return root
+
+
+def test_masks_as_downloaded_have_their_own_meaning(tmp_path: Path) -> None:
+    root = write_downloaded(tmp_path)
+    sets = open_splits(f"bdd100k={root}")
+    assert {name: len(dataset) for name, dataset in sets.items()} == {"train": 2, "val": 1}
+    sample = sets["train"][0]
+    assert sample.path == str(root / "images/100k/train/a.jpg")
+    for kind, (_, labels) in DOWNLOADED.items():
+        assert sample.labels[kind].tolist() == [labels] * HEIGHT, kind
+    assert check_dataset(sets).faults == ()
+    found = [item.spec for item in find_data(tmp_path) if not item.error]
+    assert found == [f"bdd100k={root}"]
+
+
+def test_every_bit_field_without_bit_3_is_a_line() -> None:
+    table = _downloaded_tables()["lane"]
+    lines = [value for value in range(64) if f"{value:06b}"[2] == "0"]
+    assert len(lines) == 32
+    values = np.array([[*range(64), 255]], np.uint8)
+    expected = [[int(value in lines) for value in [*range(64), 255]]]
+    assert table.apply(values).tolist() == expected
+
+
+@pytest.mark.parametrize(("kind", "value"), [("drivable", 3), ("drivable", 255), ("lane", 64)])
+def test_values_that_no_download_holds_are_refused(tmp_path: Path, kind: str, value: int) -> None:
+    root = write_downloaded(tmp_path)
+    write_mask(root / "labels" / kind / "masks/val/c.png", half(0, value))
+    with pytest.raises(DataError, match=rf"c\.png: mask holds .* {value}; use masks/, not color"):
+        Bdd100k(root, split="val")[0]
+
+
+def test_one_kind_needs_the_masks_of_that_kind_only(tmp_path: Path) -> None:
+    root = write_downloaded(tmp_path)
+    shutil.rmtree(root / "labels/lane")
+    dataset = Bdd100k(root, split="val", kinds=["drivable"])
+    assert dataset.kinds == tuple(dataset[0].labels) == ("drivable",)
+    with pytest.raises(DataError, match=r"no folder .*labels/lane/masks/val with the lane masks"):
+        Bdd100k(root, split="val")
+    with pytest.raises(ConfigError, match=r"label kind 'lanes' is unknown; did you mean 'lane'"):
+        Bdd100k(root, split="val", kinds=["lanes"])  # type: ignore[list-item]
 
 
 def test_check_counts_both_kinds_and_names_missing_and_stray_masks(tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rtseg.data.camvid import CLASSES, CamVid
+from rtseg.data.camvid import CamVid
+from rtseg.data.camvid_classes import CLASSES_11
 from rtseg.data.check import check_dataset
 from rtseg.data.dataset import DiskDataset
 from rtseg.data.weights import class_statistics, class_weights
@@ -144,7 +145,7 @@ def test_class_pixels_and_weights_of_all_frames_are_the_published_ones(
         assert statistics.void == VOID[name], name
     train = counted["train"]
     assert train.frames == TRAIN_FRAMES
-    assert train.names == tuple(info.name for info in CLASSES)
+    assert train.names == tuple(info.name for info in CLASSES_11)
     assert [round(100 * share, 4) for share in train.shares] == list(SHARES)
     for scheme, expected in (("median_frequency", MEDIAN), ("inverse_log", LOG)):
         assert [round(w, 4) for w in class_weights(train, scheme=scheme)] == list(expected)

@@ -118,6 +118,26 @@ def test_hidden_test_split_is_refused_and_left_out_of_the_splits_on_disk(root: P
     assert list(open_splits(f"cityscapes={root}")) == ["train", "val"]
 
 
+def test_coarse_labels_and_their_extra_frames_are_read_on_request(root: Path) -> None:
+    write_frame(root, "train_extra", "bonn", 3)
+    for split, city, number in (("train_extra", "bonn", 3), ("train", "ulm", 2)):
+        fine = root / f"gtFine/{split}/{city}/{city}_000000_{number:06d}_gtFine_labelIds.png"
+        coarse = Path(str(fine).replace("gtFine", "gtCoarse"))
+        coarse.parent.mkdir(parents=True)
+        Image.fromarray(np.full((3, 7), 26, np.uint8)).save(coarse)
+    for split, index, city in (("train_extra", 0, "bonn"), ("train", 2, "ulm")):
+        dataset = Cityscapes(root, split=split, annotations="coarse")  # type: ignore[arg-type]
+        assert dataset.files(index)[1].parent == root / "gtCoarse" / split / city
+        assert dataset[index].labels["semantic"].tolist() == [[13] * 7] * 3
+    assert len(Cityscapes(root, split="trainval", annotations="coarse")) == 4
+    with pytest.raises(ConfigError, match="'train_extra' has coarse labels only; set annotations"):
+        Cityscapes(root, split="train_extra")
+    with pytest.raises(ConfigError, match=r"annotations 'gtFine' is unknown; did you mean 'fine'"):
+        Cityscapes(root, split="train", annotations="gtFine")  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="cityscapes test: labels are not published"):
+        Cityscapes(root, split="test", annotations="coarse")
+
+
 def test_real_frame_reads_alike_from_both_masks(cityscapes_sample: Path, tmp_path: Path) -> None:
     for kind in ("leftImg8bit", "gtFine"):  # the sample has no folders of split and city
         folder = tmp_path / kind / "val" / "frankfurt"

@@ -73,7 +73,7 @@ def test_a_split_that_is_there_but_broken_is_not_passed_over(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("spec", "error", "message"),
     [
-        ("nowhere", DataError, "nowhere: does not exist; .* names ade20k, "),
+        ("nowhere", DataError, "nowhere: does not exist; .* names .*ade20k, "),
         ("native", DataError, "native: does not exist"),
         ("camvit=x", ConfigError, "did you mean one of: camvid"),
         ("synthetic=x", ConfigError, "synthetic has no root; write synthetic"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from rtseg.data.acdc import Acdc
 from rtseg.data.ade20k import Ade20k
 from rtseg.data.bdd100k import Bdd100k
 from rtseg.data.camvid import CamVid
@@ -18,6 +19,7 @@ DATASETS: dict[str, Callable[..., Dataset]] = {
     "synthetic": Synthetic,
     "camvid": CamVid,
     "cityscapes": Cityscapes,
+    "acdc": Acdc,
     "bdd100k": Bdd100k,
     "ade20k": Ade20k,
     "voc": Voc,

@@ -5,55 +5,48 @@ root/leftImg8bit/<split>/<city>/<frame>_leftImg8bit.png
 root/gtFine/<split>/<city>/<frame>_gtFine_labelIds.png        as downloaded: 34 ids
 root/gtFine/<split>/<city>/<frame>_gtFine_labelTrainIds.png   made by the authors' scripts: 0..18
 root/gtFine/<split>/<city>/<frame>_gtFine_instanceIds.png     as downloaded: panoptic segments
+root/gtFine/<split>/<city>/<frame>_gtFine_polygons.json       as downloaded: any of these, drawn
+root/gtCoarse/<split>/<city>/<frame>_gtCoarse_...             the same, with less detail
 ```
-An instance id below 1000 is a label id, any other is a label id times 1000 plus a count. A thing
-with an id below 1000 is a group that was not told apart, so it is a crowd.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Literal
 
 from rtseg.data.cityscapes_classes import CITYSCAPES_CLASSES
-from rtseg.data.files import (
-    FileFaultError,
-    LabelReader,
-    LabelTable,
-    Limits,
-    list_images,
-    read_mask,
-    read_sample,
-)
-from rtseg.data.layout import require_split
-from rtseg.errors import ConfigError, DataError, nearest
-from rtseg.structures import IGNORE_INDEX, ClassInfo, Sample, Segment
+from rtseg.data.cityscapes_labels import InstanceIds, label_tables, segments_of
+from rtseg.data.cityscapes_polygons import InstancePolygons, SemanticPolygons
+from rtseg.data.files import LabelReader, Limits, read_sample
+from rtseg.data.layout import require_known, require_split
+from rtseg.data.nested import NestedFrames
+from rtseg.errors import ConfigError
+from rtseg.structures import ClassInfo, Sample
 
-# Label ids of the 19 scored classes in train-id order. Source: Cityscapes label definition.
-_SCORED_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
-_NUM_IDS = 34  # ids 0..33 occur in files; the license plate (-1) is never painted
-_GROUP = 1000  # instance ids below are label ids
-_IMAGE_END = "_leftImg8bit"
 _SPLITS = {"train": ("train",), "val": ("val",), "trainval": ("train", "val")}
+_COARSE_SPLITS = {**_SPLITS, "train_extra": ("train_extra",)}
+_FOLDERS = {"fine": "gtFine", "coarse": "gtCoarse"}
 
 
 class Cityscapes:
     """Frames of Cityscapes with labels of 19 classes; all others are `IGNORE_INDEX`, or void.
 
     Args:
-        root: Folder that holds `leftImg8bit` and `gtFine`.
-        split: Which frames, by city and name; `trainval` is train followed by val. The labels of
-            `test` are hidden (its published masks are void), so it is refused.
-        masks: Which mask files to read for the `semantic` labels, by the end of their name.
+        root: Folder that holds `leftImg8bit` and `gtFine` or `gtCoarse`.
+        split: Which frames, by city and name; `trainval` is train followed by val, `train_extra`
+            are the 19,998 frames with coarse labels only. The labels of `test` are hidden (its
+            published masks are void), so it is refused.
+        masks: Which files to read, by the end of their name; with `polygons` the `panoptic` labels
+            are drawn too, with the others they come from `instanceIds`.
         panoptic: Also read `panoptic` labels with their segments.
+        annotations: Labels of the folder `gtFine` or of `gtCoarse`.
 
     Raises:
-        ConfigError: The split or the kind of mask is unknown.
+        ConfigError: The split, the kind of mask or the annotations are unknown, or the split has
+            coarse labels only.
         DataError: There are no images, or the split is `test`.
     """
 
@@ -64,50 +57,33 @@ class Cityscapes:
         self,
         root: str | Path,
         *,
-        split: Literal["train", "val", "trainval", "test"],
-        masks: Literal["labelIds", "labelTrainIds"] = "labelIds",
+        split: Literal["train", "val", "trainval", "train_extra", "test"],
+        masks: Literal["labelIds", "labelTrainIds", "polygons"] = "labelIds",
         panoptic: bool = False,
+        annotations: Literal["fine", "coarse"] = "fine",
     ) -> None:
-        require_split(split, _SPLITS, reader="cityscapes")
-        tables = _tables()
-        if masks not in tables:
+        require_known(annotations, _FOLDERS, what="annotations", reader="cityscapes")
+        if annotations == "fine" and split == "train_extra":
             raise ConfigError(
-                f"masks {masks!r} is unknown",
+                "split 'train_extra' has coarse labels only",
                 where="cityscapes",
-                fix=f"did you mean {nearest(masks, tables, count=1)[0]!r}?",
+                fix="set annotations: coarse",
             )
-        folder = Path(root)
-        self.tables: Mapping[str, LabelReader] = {"semantic": tables[masks]}
-        self._mask_ends = [f"_gtFine_{masks}"]
-        if panoptic:
-            self.tables = {**self.tables, "panoptic": InstanceIds()}
-            self._mask_ends.append("_gtFine_instanceIds")
+        splits = _COARSE_SPLITS if annotations == "coarse" else _SPLITS
+        require_split(split, splits, reader="cityscapes")
+        labels = _FOLDERS[annotations]
+        self.tables, ends = _readers(masks, panoptic=panoptic)
         self.kinds: tuple[str, ...] = tuple(self.tables)
-        self._files: list[tuple[Path, ...]] = []
-        self._mask_folders: set[Path] = set()
-        for part in _SPLITS[split]:
-            self._add_split(folder, part)
-
-    def _add_split(self, root: Path, split: str) -> None:
-        images, masks = root / "leftImg8bit" / split, root / "gtFine" / split
-        cities = {path.name for top in (images, masks) if top.is_dir() for path in top.iterdir()}
-        found = len(self._files)
-        for city in sorted(cities):
-            self._mask_folders.add(masks / city)
-            for image in list_images(images / city):
-                if image.stem.endswith(_IMAGE_END):
-                    frame = image.stem.removesuffix(_IMAGE_END)
-                    ends = [masks / city / f"{frame}{end}.png" for end in self._mask_ends]
-                    self._files.append((image, *ends))
-        if len(self._files) == found:
-            raise DataError(
-                f"holds no <city>/<frame>{_IMAGE_END}.png",
-                where=str(images),
-                fix="set root to the folder that holds leftImg8bit and gtFine",
-            )
+        folder = Path(root)
+        self._frames = NestedFrames(
+            [(folder / "leftImg8bit" / part, folder / labels / part) for part in splits[split]],
+            image_end="_leftImg8bit",
+            mask_ends=[f"_{labels}_{end}" for end in ends],
+            fix=f"set root to the folder that holds leftImg8bit and {labels}",
+        )
 
     def __len__(self) -> int:
-        return len(self._files)
+        return len(self._frames)
 
     def __getitem__(self, index: int, /) -> Sample:
         sample = read_sample(self.files(index), self.tables)
@@ -116,63 +92,25 @@ class Cityscapes:
         return replace(sample, segments=segments_of(sample.labels["panoptic"]))
 
     def files(self, index: int, /) -> tuple[Path, ...]:
-        """Return the image and the masks of a frame."""
-        return self._files[index]
+        """Return the image of a frame and the file of each label kind."""
+        return self._frames.files(index)
 
     def strays(self) -> tuple[Path, ...]:
-        """Return masks whose image is not there."""
-        wanted = {mask for _, *masks in self._files for mask in masks}
-        found = (path for folder in sorted(self._mask_folders) for path in list_images(folder))
-        ends = tuple(self._mask_ends)
-        return tuple(path for path in found if path.stem.endswith(ends) and path not in wanted)
+        """Return label files whose image is not there."""
+        return self._frames.strays()
 
 
-@dataclass(frozen=True)
-class InstanceIds:
-    """Read `_instanceIds` files; their numbers are the segment ids, what is not scored is 0."""
-
-    def read(self, path: Path) -> NDArray[np.int32]:
-        """Return segment ids, int32 (H, W).
-
-        Raises:
-            FileFaultError: The file cannot be read, or an id belongs to no label.
-        """
-        ids = read_mask(path).astype(np.int32)
-        labels = _label_ids(ids)
-        wrong = ids[(labels >= _NUM_IDS) & (ids != IGNORE_INDEX)]
-        if wrong.size:
-            raise FileFaultError(
-                f"mask holds the instance id {wrong[0]}, which belongs to no label",
-                kind="value_outside_map",
-                where=str(path),
-                fix="use the instanceIds files as they are published",
-            )
-        ids[~np.isin(labels, _SCORED_IDS)] = 0
-        return ids
-
-
-def segments_of(ids: NDArray[np.int32]) -> tuple[Segment, ...]:
-    """Return the segments of a map (H, W) of scored instance ids."""
-    segments = []
-    for number in np.unique(ids[ids > 0]).tolist():
-        class_id = _SCORED_IDS.index(_label_ids(number))
-        crowd = CITYSCAPES_CLASSES[class_id].thing and number < _GROUP
-        segments.append(Segment(number, class_id, crowd=crowd))
-    return tuple(segments)
-
-
-def _label_ids(ids: Any) -> Any:
-    """Return the label id of an instance id, or of many."""
-    return np.where(np.asarray(ids) < _GROUP, ids, np.asarray(ids) // _GROUP)
-
-
-def _tables() -> dict[str, LabelTable]:
-    """Return how to read each kind of mask, by the end of its name."""
-    ids = dict.fromkeys([*range(_NUM_IDS), IGNORE_INDEX], IGNORE_INDEX)
-    ids |= {raw: train_id for train_id, raw in enumerate(_SCORED_IDS)}
-    train_ids = {index: index for index in [*range(len(_SCORED_IDS)), IGNORE_INDEX]}
-    remedy = "use the masks that belong to `masks` (labelIds or labelTrainIds)"
-    return {
-        "labelIds": LabelTable(ids, remedy=remedy),
-        "labelTrainIds": LabelTable(train_ids, remedy=remedy),
-    }
+def _readers(masks: str, *, panoptic: bool) -> tuple[Mapping[str, LabelReader], list[str]]:
+    """Return how to read each label kind, and how the names of its files end."""
+    tables = label_tables()
+    require_known(masks, [*tables, "polygons"], what="masks", reader="cityscapes")
+    readers: dict[str, LabelReader] = {}
+    if masks == "polygons":
+        readers["semantic"] = SemanticPolygons(tables["labelIds"])
+        if panoptic:
+            readers["panoptic"] = InstancePolygons()
+        return readers, ["polygons.json"] * len(readers)
+    readers["semantic"] = tables[masks]
+    if not panoptic:
+        return readers, [f"{masks}.png"]
+    return {**readers, "panoptic": InstanceIds()}, [f"{masks}.png", "instanceIds.png"]

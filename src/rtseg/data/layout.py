@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from rtseg.data.files import list_images
 from rtseg.errors import ConfigError, DataError, nearest
+
+T = TypeVar("T")
 
 
 def require_split(split: str, known: Collection[str], *, reader: str) -> None:
@@ -25,11 +28,31 @@ def require_split(split: str, known: Collection[str], *, reader: str) -> None:
             where=f"{reader} test",
             fix="score on val, or predict the images",
         )
-    raise ConfigError(
-        f"split {split!r} is unknown",
-        where=reader,
-        fix=f"did you mean {nearest(split, known, count=1)[0]!r}?",
-    )
+    require_known(split, known, what="split", reader=reader)
+
+
+def require_known(value: str, known: Collection[str], *, what: str, reader: str) -> None:
+    """Raise a `ConfigError` that names the nearest choice unless a value is one of them."""
+    if value not in known:
+        raise ConfigError(
+            f"{what} {value!r} is unknown",
+            where=reader,
+            fix=f"did you mean {nearest(value, known, count=1)[0]!r}?",
+        )
+
+
+def choose_kinds(tables: Mapping[str, T], kinds: Sequence[str], *, reader: str) -> dict[str, T]:
+    """Return the tables of some label kinds, in the order of `kinds`.
+
+    Raises:
+        ConfigError: A kind has no table, or there is none.
+    """
+    if not kinds:
+        fix = f"name at least one of {', '.join(tables)}"
+        raise ConfigError("kinds is empty", where=reader, fix=fix)
+    for kind in kinds:
+        require_known(kind, tables, what="label kind", reader=reader)
+    return {kind: tables[kind] for kind in kinds}
 
 
 def first_folder(candidates: Sequence[Path]) -> Path | None:
