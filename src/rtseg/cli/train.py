@@ -109,8 +109,11 @@ def _check_data(plan: Plan, shared: Shared) -> None:
     from rtseg.data.check import check_dataset
     from rtseg.data.check_cache import cache_folder
     from rtseg.data.dataset import DiskDataset
+    from rtseg.data.mixture import sets_of
 
-    named = {"train": plan.data.train, "val": plan.data.val}
+    parts = list(sets_of(plan.data.train))
+    names = ["train"] if len(parts) == 1 else [f"train.{number}" for number in range(len(parts))]
+    named = {**dict(zip(names, parts, strict=True)), "val": plan.data.val}
     sets = {name: item for name, item in named.items() if isinstance(item, DiskDataset)}
     if not sets:
         return
@@ -129,13 +132,7 @@ def _check_data(plan: Plan, shared: Shared) -> None:
 
 def _summarize(plan: Plan, folder: Path) -> dict[str, Any]:
     options, data = plan.options, plan.data
-    if options.batch_size > len(data.train):
-        raise ConfigError(
-            f"{options.batch_size} is larger than the training set ({len(data.train)} images)",
-            where="train.batch_size",
-            fix=f"set train.batch_size to at most {len(data.train)}",
-        )
-    steps = options.steps(len(data.train) // options.batch_size)
+    steps = options.steps(data.epoch_length // options.batch_size)
     parameters = sum(item.numel() for item in plan.model.parameters())
     validation = "no validation set" if data.val is None else f"{len(data.val)} validation images"
     classes = f", {len(plan.info.classes)} classes" if plan.info.classes else ""
@@ -144,6 +141,7 @@ def _summarize(plan: Plan, folder: Path) -> dict[str, Any]:
         "model": plan.info.name,
         "parameters": parameters,
         "train_images": len(data.train),
+        "images_per_epoch": data.epoch_length,
         "steps": steps,
         "text": (
             f"{plan.info.name}: {parameters:,} parameters{classes}; "

@@ -15,7 +15,9 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Sampler
 
+from rtseg.data.counters import AUGMENTATION, ORDER, counter_rng
 from rtseg.data.dataset import Dataset
+from rtseg.data.mixture import Mixture
 from rtseg.data.transforms import Augmentation, Preprocess
 from rtseg.errors import ConfigError, DataError, RtsegError
 from rtseg.structures import Batch, ImageMeta, Sample
@@ -23,21 +25,15 @@ from rtseg.structures import Batch, ImageMeta, Sample
 T = TypeVar("T")
 TargetFunction = Callable[[Sequence[Sample]], Any]
 
-ORDER, AUGMENTATION = 0, 1
 MAX_REPLACEMENTS = 20
-
-
-def counter_rng(stream: int, seed: int, epoch: int, index: int = 0) -> np.random.Generator:
-    """Return the generator of one (stream, seed, epoch, index), the same in any process."""
-    key = np.random.SeedSequence([stream, seed, epoch, index]).generate_state(2, np.uint64)
-    return np.random.Generator(np.random.Philox(key=key))
 
 
 class TrainBatches(Sampler[list[tuple[int, int]]]):
     """Yield batches of (epoch, index) without end, starting at any batch.
 
     Args:
-        length: Images in the data set.
+        source: The number of images in the data set, or a mixture, whose keys stand for the index:
+            an image that an epoch draws twice has two keys, so that it is augmented in two ways.
         batch_size: Images per batch over all processes together.
         seed: Seed of the order.
         start: Batches of the whole run that are left out at the beginning.
@@ -51,7 +47,7 @@ class TrainBatches(Sampler[list[tuple[int, int]]]):
 
     def __init__(
         self,
-        length: int,
+        source: int | Mixture,
         *,
         batch_size: int,
         seed: int,
@@ -60,6 +56,8 @@ class TrainBatches(Sampler[list[tuple[int, int]]]):
         rank: int = 0,
         world: int = 1,
     ) -> None:
+        self.mixture = None if isinstance(source, int) else source
+        length = source if isinstance(source, int) else source.draws
         if length < batch_size:
             raise ConfigError(
                 f"{batch_size} is larger than the training set ({length} images)",
@@ -84,7 +82,8 @@ class TrainBatches(Sampler[list[tuple[int, int]]]):
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         epoch, batch = divmod(self.start, self.batches_per_epoch)
         while True:
-            order = counter_rng(ORDER, self.seed, epoch).permutation(self.length)
+            keys = self.length if self.mixture is None else self.mixture.keys(self.seed, epoch)
+            order = counter_rng(ORDER, self.seed, epoch).permutation(keys)
             for number in range(batch, self.batches_per_epoch):
                 chosen = order[number * self.batch_size : (number + 1) * self.batch_size]
                 for part in np.split(chosen[self.rank :: self.world], self.parts):

@@ -29,6 +29,7 @@ from rtseg.checkpoint import (
 from rtseg.config import call, check, pick
 from rtseg.data import DATASETS
 from rtseg.data.dataset import Dataset
+from rtseg.data.mixture import CLASS_KINDS, Mixture, mixed_statistics, sets_of
 from rtseg.data.transforms import AUGMENTS, Augmentation, Preprocess
 from rtseg.data.weights import class_statistics
 from rtseg.data.weights import class_weights as weights_by_class
@@ -50,6 +51,25 @@ def build_dataset(section: Mapping[str, Any], *, where: str) -> Dataset:
     return call(target, options, section=where)
 
 
+def build_train_set(section: Mapping[str, Any] | list[Any]) -> Dataset:
+    """Build the data set of a section, or the mixture of a list of sections with weights."""
+    if not isinstance(section, list):
+        return build_dataset(section, where="data.train")
+    parts, weights = [], []
+    for number, item in enumerate(section):
+        where = f"data.train.{number}"
+        options = dict(item) if isinstance(item, Mapping) else item
+        given = {"weight": options.pop("weight")} if "weight" in options else {}
+        weights.append(call(_weight, given, section=where))
+        parts.append(build_dataset(options, where=where))
+    return Mixture(parts, weights)
+
+
+def _weight(*, weight: float = 1.0) -> float:
+    """Return how often an epoch draws a sample of a set: the schema of that key."""
+    return weight
+
+
 def build(recipe: Recipe, *, model: nn.Module | None = None) -> Plan:
     """Build the objects of a recipe; nothing is written and nothing is trained.
 
@@ -64,7 +84,7 @@ def build(recipe: Recipe, *, model: nn.Module | None = None) -> Plan:
     sections = recipe.sections
     data = sections["data"]
     options = TrainOptions(**check(TrainOptions, sections["train"], section="train"))
-    train_set = build_dataset(data["train"], where="data.train")
+    train_set = build_train_set(data["train"])
     val_set = build_dataset(data["val"], where="data.val") if data.get("val") else None
     _check_splits(data, train_set, val_set)
     augment, preprocess = build_transforms(data)
@@ -177,8 +197,10 @@ def _split(section: Mapping[str, Any]) -> Any:
 def _check_splits(data: Mapping[str, Any], train_set: Dataset, val_set: Dataset | None) -> None:
     if val_set is None:
         return
-    train, val = data["train"], data["val"]
-    if train["name"] == val["name"] and train.get("root") == val.get("root"):
+    val = data["val"]
+    for train in data["train"] if isinstance(data["train"], list) else [data["train"]]:
+        if train["name"] != val["name"] or train.get("root") != val.get("root"):
+            continue
         split = _split(train)
         if _split(val) in ({"train", "val", "trainval"} if split == "trainval" else {split}):
             raise ConfigError(
@@ -187,7 +209,8 @@ def _check_splits(data: Mapping[str, Any], train_set: Dataset, val_set: Dataset 
                 fix="leave data.val out (the run ends with `last`), or score on another split",
             )
     names = [item.name for item in train_set.classes]
-    if names != [item.name for item in val_set.classes]:
+    counted = all(set(CLASS_KINDS) & set(item.kinds) for item in (train_set, val_set))
+    if counted and names != [item.name for item in val_set.classes]:
         raise ConfigError(
             "classes differ from data.train", where="data.val", fix="use matching data sets"
         )
@@ -197,16 +220,25 @@ def _build_task(section: Mapping[str, Any], train_set: Dataset, val_set: Dataset
     target, options = pick(TASKS, section, section="task")
     weighting = {key: options.pop(key) for key in WEIGHTING_KEYS if key in options}
     task: Task = call(target, options, train_set.classes, None, section="task")
-    for dataset, where in ((train_set, "data.train"), (val_set or train_set, "data.val")):
-        lacking = [kind for kind in task.needs if kind not in dataset.kinds]
-        if lacking:
-            offered = ", ".join(dataset.kinds)
-            what = f"the data set offers {offered}, the task needs {lacking[0]!r}"
-            raise ConfigError(what, where=where, fix="choose another task or data set")
+    _require_kinds(task, train_set, where="data.train")
+    _require_kinds(task, val_set or train_set, where="data.val")
     weights = call(_loss_weights, weighting, train_set, section="task")
     if weights is not None:
         task = call(target, options, train_set.classes, weights, section="task")
     return task
+
+
+def _require_kinds(task: Task, dataset: Dataset, *, where: str) -> None:
+    """Refuse data without a kind that the task needs; a set of a mixture must have one of them."""
+    parts = list(sets_of(dataset))
+    useless = [number for number, part in enumerate(parts) if not set(task.needs) & set(part.kinds)]
+    place = where
+    if isinstance(dataset, Mixture) and useless:
+        place, dataset = f"{where}.{useless[0]}", parts[useless[0]]
+    lacking = [kind for kind in task.needs if kind not in dataset.kinds]
+    if lacking:
+        what = f"the data set offers {', '.join(dataset.kinds)}, the task needs {lacking[0]!r}"
+        raise ConfigError(what, where=place, fix="choose another task or data set")
 
 
 def _loss_weights(
@@ -220,7 +252,8 @@ def _loss_weights(
         return None
     if not isinstance(class_weights, str):
         return class_weights
-    statistics = class_statistics(train_set)
+    mixed = isinstance(train_set, Mixture)
+    statistics = mixed_statistics(train_set) if mixed else class_statistics(train_set)
     return weights_by_class(statistics, scheme=class_weights, offset=inverse_log_offset)
 
 

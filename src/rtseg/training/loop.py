@@ -113,7 +113,7 @@ def batches(session: Session) -> Generator[Batch, None, None]:
     """Yield the batches of the rest of the run; closing it ends the reading processes."""
     fabric, options, data = session.fabric, session.plan.options, session.plan.data
     order = TrainBatches(
-        len(data.train),
+        data.source,
         batch_size=options.batch_size,
         seed=options.seed,
         start=session.step,

@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from rtseg.checkpoint import ModelInfo
 from rtseg.data.dataset import Dataset
 from rtseg.data.loader import TrainBatches
+from rtseg.data.mixture import Mixture
 from rtseg.data.transforms import Augmentation, Preprocess
 from rtseg.errors import ConfigError
 from rtseg.tasks import Task
@@ -136,6 +137,16 @@ class TrainData:
                 fix="0 workers read in the main process; max_bad 0.001 is one image in 1000",
             )
 
+    @property
+    def source(self) -> int | Mixture:
+        """What an epoch draws from, as `TrainBatches` takes it."""
+        return self.train if isinstance(self.train, Mixture) else len(self.train)
+
+    @property
+    def epoch_length(self) -> int:
+        """Images that an epoch draws: all, or as many as the weights of a mixture say."""
+        return self.train.draws if isinstance(self.train, Mixture) else len(self.train)
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -165,7 +176,7 @@ class Plan:
         """
         options, data = self.options, self.data
         batches = TrainBatches(
-            len(data.train),
+            data.source,
             batch_size=options.batch_size,
             seed=options.seed,
             parts=options.accumulate,

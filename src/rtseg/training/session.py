@@ -100,7 +100,7 @@ def start(plan: Plan, folder: Path, log: RunLog) -> Session:
     if options.compile:
         step = torch.compile(step, dynamic=False)
     module, optimizer = fabric.setup(step, optimizer)
-    batches = max(1, len(plan.data.train) // options.batch_size)
+    batches = max(1, plan.data.epoch_length // options.batch_size)
     total = options.steps(batches)
     ema = None
     if options.ema_decay is not None:
