@@ -136,7 +136,7 @@ class SegmentationScores(Metric):
             ValueError: If sizes differ or a prediction is no class.
             DataError: If a label is neither a class nor `IGNORE_INDEX`.
         """
-        labels = _label_map(target)
+        labels = label_map(target)
         counts = confusion_matrix(result.mask, labels, self.num_classes, where=result.source)
         self.confusion += torch.from_numpy(counts).to(self.confusion.device)
 
@@ -214,7 +214,7 @@ class SegmentationScores(Metric):
         ]
 
 
-def _label_map(target: SemanticTarget | MaskTarget) -> NDArray[Any]:
+def label_map(target: SemanticTarget | MaskTarget) -> NDArray[Any]:
     """Return the class of every pixel (H, W) of the one image of a target."""
     if isinstance(target, SemanticTarget):
         labels = target.labels

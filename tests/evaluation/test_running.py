@@ -156,7 +156,7 @@ def test_the_task_of_a_checkpoint_has_the_options_of_its_recipe(
         seen.append(given)
         return TASK
 
-    monkeypatch.setattr("rtseg.evaluation.rebuild", remember)
+    monkeypatch.setattr("rtseg.evaluation.running.rebuild", remember)
     section = {"name": "semantic", "loss": "ohem"}
     info = ModelInfo("", {}, "semantic", CLASSES, asdict(PREPROCESS), {"task": section})
     checkpoint = Checkpoint(Toy(), info, Path())
