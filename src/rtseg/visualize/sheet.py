@@ -1,4 +1,4 @@
-"""Sheets of pictures: a grid with captions, a key below it, a heading above; void in stripes."""
+"""Sheets of pictures: a grid with captions, below a heading and a key; void in stripes."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def label_sheet(
     columns: int = 4,
     cell_width: int = 560,
 ) -> Pixels:
-    """Lay pictures out in a grid, below a heading and above a key.
+    """Lay pictures out in a grid, below a heading and a key.
 
     Args:
         pictures: RGB uint8 (H, W, 3) each; sizes may differ.
@@ -98,9 +98,7 @@ def label_sheet(
     head = Canvas(width, 66 if note else 42, smooth=1)
     head.text((12, 24), shorten(heading, 22, width - 24), size=22)
     head.text((12, 51), shorten(note, 15, width - 24), size=15, color=MUTED)
-    parts = [head.pixels(), grid]
-    if key:
-        parts.append(key_strip(key, width))
+    parts = [head.pixels(), *([key_strip(key, width)] if key else []), grid]
     return np.concatenate(parts, axis=0)
 
 
