@@ -89,7 +89,7 @@ def test_shares_and_weights_are_those_worked_out_by_hand(
     words = ("stats", clean, "--inverse-log-offset", "1.1")
     code, document = run_json(capsys, *words)
     assert code == 0
-    train = document["splits"]["train"]["semantic"]
+    train = document["splits"]["train"]["labels"]["semantic"]
     assert train["void"] == 3 * HEIGHT * 5
     assert [item["pixels"] for item in train["classes"]] == [720, 720, 1080]
     weights = document["weights"]["train"]["semantic"]
@@ -115,7 +115,7 @@ def test_a_file_that_cannot_be_counted_is_3(
 def test_scenes_are_counted_for_every_label_kind(capsys: pytest.CaptureFixture[str]) -> None:
     code, first = run_json(capsys, "stats", *SYNTHETIC, "--split", "val")
     assert code == 0
-    kinds = first["splits"]["val"]
+    kinds = first["splits"]["val"]["labels"]
     assert sorted(kinds) == ["drivable", "lane", "semantic"]
     for value in kinds.values():
         pixels = sum(item["pixels"] for item in value["classes"])
@@ -192,7 +192,7 @@ def test_images_with_one_class_each_are_counted(
         code, document = run_json(capsys, verb, f"image_folder={tmp_path}")
         assert code == 0
         train = document["splits"]["train"]
-        classes = (train["labels"] if verb == "check" else train)["class"]["classes"]
+        classes = train["labels"]["class"]["classes"]
         assert [(item["name"], item["pixels"]) for item in classes] == [("cat", 2), ("dog", 1)]
     assert main(["data", "list", str(tmp_path)]) == 0
     assert "train 3 val 1" in " ".join(capsys.readouterr().out.split())

@@ -87,6 +87,12 @@ class SplitSummary:
     widths: Mapping[str, float] = field(default_factory=dict)
     attributes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
+    @property
+    def uncounted(self) -> int:
+        """Samples whose image or whose labels of some kind cannot be read."""
+        readable = [sum(self.sizes.values()), *(one.images for one in self.statistics.values())]
+        return self.images - min(readable)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the same as JSON-ready values."""
         sizes = [{"height": h, "width": w, "images": n} for (h, w), n in sorted(self.sizes.items())]
@@ -136,7 +142,8 @@ def check_dataset(
     """Read every sample and report every fault.
 
     Args:
-        datasets: A data set, or one per split (then leakage between them is looked for too).
+        datasets: A data set, or one per split (then leakage between them is looked for too, but not
+            between those whose names are the same up to a dot, as `train.0` and `train.1`).
         allow: Keys of `FAULTS` that only warn.
         cache: Folder that remembers faultless files by path, size and time of change, separately
             for each meaning of the labels; None to read everything.
@@ -272,7 +279,7 @@ def _leakage(records: Mapping[str, list[Record]]) -> list[Fault]:
             # What cannot be decoded is known by its place.
             key = record.digest or os.path.realpath(record.path)
             other_split, other = first.setdefault(key, (split, record.path))
-            if other_split != split:
+            if other_split.partition(".")[0] != split.partition(".")[0]:
                 alike = "is the same file as" if other == record.path else "has the same pixels as"
                 text = f"{alike} {other} of split {other_split}; keep it in one split"
                 faults.append(Fault("leakage", record.path, text))
