@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from rtseg.data import DATASETS
 from rtseg.data.acdc import Acdc
 from rtseg.data.check import check_dataset
 from rtseg.data.cityscapes import Cityscapes
-from rtseg.data.dataset import DiskDataset
+from rtseg.data.dataset import Attributed, DiskDataset
 from rtseg.data.spec import find_data, open_splits
 from rtseg.errors import ConfigError, DataError
 
@@ -56,7 +57,9 @@ def test_frames_come_by_condition_sequence_and_name_with_their_condition(root: P
         "GOPR0122_frame_000009", "GOPR0475_frame_000003", "GOPR0475_frame_000007",
         "GOPR0351_frame_000002", "GOPR0400_frame_000001", "GP010607_frame_000001",
     ]  # fmt: skip
+    assert isinstance(dataset, Attributed)
     conditions = [dataset[index].attributes for index in range(len(dataset))]
+    assert conditions == [dataset.attributes(index) for index in range(len(dataset))]
     names = ["fog", "fog", "fog", "night", "rain", "snow"]
     assert conditions == [{"condition": name} for name in names]
     both = Acdc(root, split="trainval")
@@ -126,6 +129,8 @@ def test_it_is_found_below_a_folder(root: Path) -> None:
     found = {item.spec: item for item in find_data(root)}
     assert found[f"acdc={root}"].images == {"train": 6, "val": 4}
     assert len(found[f"acdc={root}"].classes) == 19
+    shutil.rmtree(root / "gt")
+    assert [item.complete for item in find_data(root)] == [{"train": 0, "val": 0}]
 
 
 def test_the_file_of_a_real_frame_reads_alike(cityscapes_sample: Path, tmp_path: Path) -> None:

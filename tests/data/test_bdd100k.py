@@ -138,6 +138,8 @@ def test_values_that_no_download_holds_are_refused(tmp_path: Path, kind: str, va
 def test_one_kind_needs_the_masks_of_that_kind_only(tmp_path: Path) -> None:
     root = write_downloaded(tmp_path)
     shutil.rmtree(root / "labels/lane")
+    (found,) = find_data(root)
+    assert [gap.split for gap in found.missing] == ["train", "val"]
     dataset = Bdd100k(root, split="val", kinds=["drivable"])
     assert dataset.kinds == tuple(dataset[0].labels) == ("drivable",)
     with pytest.raises(DataError, match=r"no folder .*labels/lane/masks/val with the lane masks"):

@@ -11,6 +11,7 @@ from rtseg.data import bdd100k_attributes
 from rtseg.data.bdd100k import Bdd100k
 from rtseg.data.bdd100k_attributes import choose_frames, read_attributes
 from rtseg.data.check import check_dataset
+from rtseg.data.dataset import Attributed
 from rtseg.data.spec import open_data
 from rtseg.errors import ConfigError, DataError
 
@@ -58,6 +59,8 @@ def test_lists_of_both_releases_give_the_attributes_of_a_frame(root: Path, place
     write_json(root / place, [entry(stem) for stem in "cab"])
     dataset = Bdd100k(root, split="val", attributes=True)
     assert [dataset[index].attributes for index in range(4)] == [*FACTS.values(), UNKNOWN]
+    assert isinstance(dataset, Attributed)
+    assert [dataset.attributes(index) for index in range(4)] == [*FACTS.values(), UNKNOWN]
     assert dataset[0].path.endswith("a.jpg")
     assert Bdd100k(root, split="val")[0].attributes == {}
 

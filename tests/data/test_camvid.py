@@ -143,6 +143,11 @@ def test_class_pixels_and_weights_of_all_frames_are_the_published_ones(
     for name, statistics in counted.items():
         assert statistics.pixels == PIXELS[name], name
         assert statistics.void == VOID[name], name
+        roads = class_statistics(
+            CamVid(camvid_full_root, split=name, kinds=["drivable"]), kind="drivable"
+        )
+        others = sum(PIXELS[name]) - PIXELS[name][3]
+        assert (roads.pixels, roads.void) == ((others, PIXELS[name][3]), VOID[name]), name
     train = counted["train"]
     assert train.frames == TRAIN_FRAMES
     assert train.names == tuple(info.name for info in CLASSES_11)

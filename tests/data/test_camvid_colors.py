@@ -93,6 +93,9 @@ def test_the_original_release_follows_added_lists(tmp_path: Path, line: str) -> 
 
 def test_the_original_release_without_lists_says_what_to_add(tmp_path: Path) -> None:
     root = write_original(tmp_path)
+    (found,) = find_data(root)
+    gaps = [(gap.split, gap.path) for gap in found.missing]
+    assert gaps == [(split, f"{split}.txt") for split in ("train", "val", "test")]
     with pytest.raises(DataError, match=r"train\.txt: cannot read .*lists of the release with 11"):
         CamVid(root, split="train")
     (root / "train.txt").write_text("f1\na b c\n", encoding="utf-8")

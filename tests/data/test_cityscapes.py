@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from rtseg.data import DATASETS
 from rtseg.data.check import check_dataset
 from rtseg.data.cityscapes import Cityscapes
 from rtseg.data.dataset import DiskDataset
-from rtseg.data.spec import open_splits
+from rtseg.data.spec import find_data, open_splits
 from rtseg.errors import ConfigError, DataError
 from rtseg.structures import Segment
 
@@ -116,6 +117,13 @@ def test_hidden_test_split_is_refused_and_left_out_of_the_splits_on_disk(root: P
     with pytest.raises(DataError, match="cityscapes test: labels are not published"):
         Cityscapes(root, split="test")
     assert list(open_splits(f"cityscapes={root}")) == ["train", "val"]
+
+
+def test_images_without_labels_are_found_as_a_part(root: Path) -> None:
+    shutil.rmtree(root / "gtFine")
+    (found,) = find_data(root)
+    assert (found.spec, found.images) == (f"cityscapes={root}", {"train": 3, "val": 1})
+    assert found.complete == {"train": 0, "val": 0}
 
 
 def test_coarse_labels_and_their_extra_frames_are_read_on_request(root: Path) -> None:

@@ -49,6 +49,7 @@ class Acdc:
     classes: tuple[ClassInfo, ...] = CITYSCAPES_CLASSES
     kinds: tuple[str, ...] = ("semantic",)
     limits: Limits = Limits()
+    marks: tuple[str, ...] = (*_IMAGES, _MASKS[1])
 
     def __init__(
         self,
@@ -81,9 +82,12 @@ class Acdc:
         return len(self._frames)
 
     def __getitem__(self, index: int, /) -> Sample:
-        files = self.files(index)
-        condition = files[0].parts[-4]
-        return replace(read_sample(files, self.tables), attributes={"condition": condition})
+        sample = read_sample(self.files(index), self.tables)
+        return replace(sample, attributes=self.attributes(index))
+
+    def attributes(self, index: int, /) -> Mapping[str, str]:
+        """Return the `condition` of a frame."""
+        return {"condition": self.files(index)[0].parts[-4]}
 
     def files(self, index: int, /) -> tuple[Path, ...]:
         """Return the image of a frame and its mask."""

@@ -61,6 +61,7 @@ class Bdd100k:
 
     classes: tuple[ClassInfo, ...] = ()
     limits: Limits = Limits()
+    marks: tuple[str, ...] = ("images/100k", "train/segment", "val/segment", *_FOLDERS["drivable"])
 
     def __init__(
         self,
@@ -91,9 +92,11 @@ class Bdd100k:
 
     def __getitem__(self, index: int, /) -> Sample:
         sample = read_sample(self.files(index), self.tables)
-        if not self._facts:
-            return sample
-        return replace(sample, attributes=self._facts[self._chosen[index]])
+        return replace(sample, attributes=self.attributes(index))
+
+    def attributes(self, index: int, /) -> Mapping[str, str]:
+        """Return weather, scene and time of day of a frame, or nothing if they were not read."""
+        return self._facts[self._chosen[index]] if self._facts else {}
 
     def files(self, index: int, /) -> tuple[Path, ...]:
         """Return the image of a frame and its masks."""

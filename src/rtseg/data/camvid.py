@@ -68,6 +68,7 @@ class CamVid:
     """
 
     limits: Limits = Limits()
+    marks: tuple[str, ...] = (*_ORIGINAL, "trainannot")
 
     def __init__(
         self,

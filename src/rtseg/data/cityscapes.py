@@ -52,6 +52,7 @@ class Cityscapes:
 
     classes: tuple[ClassInfo, ...] = CITYSCAPES_CLASSES
     limits: Limits = Limits()
+    marks: tuple[str, ...] = ("leftImg8bit", *_FOLDERS.values())
 
     def __init__(
         self,

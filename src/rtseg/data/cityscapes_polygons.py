@@ -12,9 +12,8 @@ published masks.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,13 +31,11 @@ from rtseg.data.cityscapes_labels import (
     scored,
 )
 from rtseg.data.files import FileFaultError, LabelTable
+from rtseg.data.json_file import load_json
+from rtseg.data.outlines import Points, read_points, read_size
 from rtseg.errors import nearest
 
 _GROUP_END = "group"
-_FARTHEST = 1 << 20  # pixels; what lies farther out is no outline but a broken number
-_MOST_PIXELS = 1 << 28
-_REMEDY = "use the file as it is published, or correct that object"
-Points = list[tuple[float, float]]
 
 
 @dataclass(frozen=True)
@@ -76,22 +73,22 @@ def draw_polygons(path: Path) -> NDArray[np.int32]:
     Raises:
         FileFaultError: The file is missing or no such file, or an object of it cannot be drawn.
     """
-    document = _load(path)
-    width, height = (_side(document, key, path) for key in ("imgWidth", "imgHeight"))
-    if width * height > _MOST_PIXELS:
-        raise _fault(f"image is said to be {height}x{width} (H x W)", path, kind="too_large")
-    image = Image.new("I", (width, height), 0)
+    document = load_json(path)
+    if not isinstance(document, dict) or not isinstance(document.get("objects"), list):
+        raise _fault("has no list of objects", path, kind="unreadable")
+    try:
+        size = read_size(document, width="imgWidth", height="imgHeight")
+    except ValueError as error:
+        raise _fault(str(error), path, kind="unreadable") from None
+    image = Image.new("I", size, 0)
     draw = ImageDraw.Draw(image)
-    for number, points in _objects(document, path):
+    for number, points in _objects(document["objects"], path):
         draw.polygon(points, fill=number)
     return np.array(image, dtype=np.int32)
 
 
-def _objects(document: Mapping[str, Any], path: Path) -> Iterator[tuple[int, Points]]:
+def _objects(entries: list[Any], path: Path) -> Iterator[tuple[int, Points]]:
     """Yield instance id and outline of every object that is drawn, in file order."""
-    entries = document.get("objects")
-    if not isinstance(entries, list):
-        raise _fault("has no list of objects", path, kind="unreadable")
     seen: Counter[int] = Counter()
     for index, entry in enumerate(entries):
         if not isinstance(entry, dict):
@@ -99,14 +96,13 @@ def _objects(document: Mapping[str, Any], path: Path) -> Iterator[tuple[int, Poi
         if entry.get("deleted"):
             continue
         label, grouped = _label(entry.get("label"), index, path)
-        points = _points(entry.get("polygon"), index, label, path)
+        points = _outline(entry.get("polygon"), f"object {index} ({label})", path)
         if label == UNPAINTED:
             continue
-        label_id = LABEL_NAMES.index(label)
-        number = label_id
-        if label_id in COUNTED_IDS and not grouped:
-            number = label_id * GROUP + seen[label_id]
-            seen[label_id] += 1
+        number = LABEL_NAMES.index(label)
+        if number in COUNTED_IDS and not grouped:
+            seen[number] += 1
+            number = number * GROUP + seen[number] - 1
         yield number, points
 
 
@@ -127,48 +123,16 @@ def _label(label: Any, index: int, path: Path) -> tuple[str, bool]:
     )
 
 
-def _points(polygon: Any, index: int, label: str, path: Path) -> Points:
-    """Return the corners of an object: x to the right, y down, in pixels."""
-    named = f"object {index} ({label})"
-    if not isinstance(polygon, list) or len(polygon) < 3:
-        raise _fault(f"{named} has no polygon of 3 or more corners", path)
-    points = []
-    for corner in polygon:
-        match corner:
-            case [int() | float() as x, int() | float() as y] if _near(x) and _near(y):
-                points.append((x, y))
-            case _:
-                raise _fault(f"{named} has the corner {str(corner)[:40]}", path)
+def _outline(polygon: Any, named: str, path: Path) -> Points:
+    try:
+        points = read_points(polygon)
+    except ValueError as error:
+        raise _fault(f"{named} {error}", path) from None
+    if len(points) < 3:
+        raise _fault(f"{named} has {len(points)} points, which make no polygon", path)
     return points
 
 
-def _near(value: float) -> bool:
-    return not isinstance(value, bool) and abs(value) <= _FARTHEST  # NaN is not
-
-
-def _load(path: Path) -> Mapping[str, Any]:
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        fix = "add the file, or remove its image"
-        raise FileFaultError(
-            "file is missing", kind="missing_mask", where=str(path), fix=fix
-        ) from None
-    except OSError as error:
-        raise _fault(f"cannot be read ({error.strerror})", path, kind="unreadable") from None
-    except (ValueError, RecursionError) as error:
-        raise _fault(f"is no valid JSON ({error})", path, kind="unreadable") from None
-    if not isinstance(document, dict):
-        raise _fault("is no mapping of size and objects", path, kind="unreadable")
-    return document
-
-
-def _side(document: Mapping[str, Any], key: str, path: Path) -> int:
-    value = document.get(key)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise _fault(f"{key} is {str(value)[:40]}, not a number of pixels", path, kind="unreadable")
-    return value
-
-
 def _fault(what: str, path: Path, *, kind: str = "bad_polygon") -> FileFaultError:
-    return FileFaultError(what, kind=kind, where=str(path), fix=_REMEDY)
+    fix = "use the file as it is published, or correct that object"
+    return FileFaultError(what, kind=kind, where=str(path), fix=fix)
