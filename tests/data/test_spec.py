@@ -110,7 +110,8 @@ def test_data_sets_are_found_three_levels_deep_and_not_inside_each_other(tmp_pat
     found = {item.spec: item for item in find_data(tmp_path)}
     assert set(found) == {str(own), f"camvid={camvid}", str(wrong)}
     classes = ("road", "car", "sky")
-    assert found[str(own)] == Found(str(own), {"train": 3, "val": 2}, ("semantic",), classes)
+    counts = {"train": 3, "val": 2}
+    assert found[str(own)] == Found(str(own), counts, counts, ("semantic",), classes)
     assert found[f"camvid={camvid}"].images == {"test": 1}
     assert "colours is unknown" in found[str(wrong)].error
 

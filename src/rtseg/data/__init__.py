@@ -9,8 +9,10 @@ from rtseg.data.ade20k import Ade20k
 from rtseg.data.bdd100k import Bdd100k
 from rtseg.data.camvid import CamVid
 from rtseg.data.cityscapes import Cityscapes
+from rtseg.data.coco_panoptic import CocoPanoptic
 from rtseg.data.dataset import Dataset
 from rtseg.data.image_folder import ImageFolder
+from rtseg.data.labelme import Labelme
 from rtseg.data.native import NativeFolder
 from rtseg.data.synthetic import Synthetic
 from rtseg.data.voc import Voc
@@ -23,6 +25,8 @@ DATASETS: dict[str, Callable[..., Dataset]] = {
     "bdd100k": Bdd100k,
     "ade20k": Ade20k,
     "voc": Voc,
+    "coco_panoptic": CocoPanoptic,
+    "labelme": Labelme,
     "image_folder": ImageFolder,
     "native": NativeFolder,
 }

@@ -51,7 +51,7 @@ class Labelme:
 
     Raises:
         ConfigError: `background` or the split is unknown, or `data.yaml` is wrong.
-        DataError: There are no images or no list of classes.
+        DataError: There are no images, no JSON files or no list of classes.
     """
 
     kinds: tuple[str, ...] = ("semantic",)
@@ -71,10 +71,11 @@ class Labelme:
         if split == "train" and not folder.is_dir():
             folder = top
         self._images = list_images(folder)
-        if not self._images:
-            fix = "set root to the folder that holds the splits, or the images"
-            raise DataError("holds no images", where=str(folder), fix=fix)
-        self._folder = folder
+        self._labelled = sorted(folder.glob("*.json"))
+        if not self._images or not self._labelled:
+            what = "JSON files of labelme" if self._images else "images"
+            fix = "set root to the folder that holds the splits, or images and their JSON files"
+            raise DataError(f"holds no {what}", where=str(folder), fix=fix)
         empty = ids.get(background or BACKGROUND, IGNORE_INDEX)
         self.tables: Mapping[str, ShapeTable] = {
             "semantic": ShapeTable({IGNORED: IGNORE_INDEX, **ids}, background=empty)
@@ -93,8 +94,7 @@ class Labelme:
     def strays(self) -> tuple[Path, ...]:
         """Return JSON files without an image."""
         stems = {image.stem for image in self._images}
-        found = sorted(self._folder.glob("*.json"))
-        return tuple(path for path in found if path.stem not in stems)
+        return tuple(path for path in self._labelled if path.stem not in stems)
 
 
 # ---------------------------------------------------------------- classes

@@ -13,6 +13,7 @@ from __future__ import annotations
 import inspect
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -106,10 +107,8 @@ def parse_spec(spec: str) -> tuple[str, Path | None]:
 def _native(path: Path) -> tuple[str, Path]:
     if path.is_file() or (path / DESCRIPTION).is_file():
         return "native", path
-    known = next(_readers(path), None)
-    fix = (
-        f"write {known[0]}={path}" if known else "add one, or write NAME=ROOT for a built-in layout"
-    )
+    known = next((item.spec for _, _, item in _built_in(path)), "")
+    fix = f"write {known}" if known else "add one, or write NAME=ROOT for a built-in layout"
     raise DataError(f"holds no {DESCRIPTION}", where=str(path), fix=fix)
 
 
@@ -126,18 +125,43 @@ def _has_root(name: str) -> bool:
 
 # ---------------------------------------------------------------- searching
 @dataclass(frozen=True)
+class Gap:
+    """Something that a data set lacks.
+
+    split: in which it is missed. path: of the file or topmost absent folder, below the root. files:
+    of samples that should lie there. what: the fault, `is missing` or why the split does not open.
+    """
+
+    split: str
+    path: str
+    files: int = 1
+    what: str = "is missing"
+
+
+@dataclass(frozen=True)
 class Found:
-    """A data set on disk: the text that opens it, its images by split, or why it does not open."""
+    """A data set on disk.
+
+    spec: the text that opens it. images, complete: by split, the samples and those of which every
+    file is there. kinds, classes: of its labels. missing: what is not there. error: why it cannot
+    be opened at all.
+    """
 
     spec: str
     images: Mapping[str, int] = field(default_factory=dict)
+    complete: Mapping[str, int] = field(default_factory=dict)
     kinds: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
+    missing: tuple[Gap, ...] = ()
     error: str = ""
 
 
 def find_data(root: Path) -> list[Found]:
     """Find native folders and the layouts of built-in readers, at most 3 levels below `root`.
+
+    A set is there if one of its images is. A reader of a published layout may have a class
+    attribute `marks`: paths below its root of which one is there wherever the layout is, so that a
+    set without images, or of which no split opens, is found as well.
 
     Raises:
         DataError: `root` is no folder.
@@ -158,43 +182,109 @@ def find_data(root: Path) -> list[Found]:
 
 
 def _folders(folder: Path, depth: int) -> Iterator[Path]:
-    """Yield a folder and those below it; what lies inside of a data set is left out."""
+    """Yield a folder and those below it; what lies inside of a native folder is left out."""
     yield folder
     if depth == 0 or (folder / DESCRIPTION).is_file():
         return
-    for entry in sorted(folder.iterdir()):
-        if entry.is_dir() and not entry.name.startswith("."):
-            yield from _folders(entry, depth - 1)
+    try:
+        with os.scandir(folder) as entries:
+            names = sorted(entry.name for entry in entries if entry.is_dir())
+    except OSError:
+        return  # not ours to read
+    for name in names:
+        if not name.startswith("."):
+            yield from _folders(folder / name, depth - 1)
 
 
 def _examine(folder: Path) -> Iterator[tuple[str, Path, Found]]:
-    """Yield reader, first image (for a native folder its description) and description."""
+    """Yield reader, first image (without any the folder) and description of each set at a root."""
+    others = list(_built_in(folder))
     if (folder / DESCRIPTION).is_file():
-        yield "native", folder / DESCRIPTION, _describe(str(folder))
-    for name, image in _readers(folder):
-        yield name, image, _describe(f"{name}={folder}")
+        _, item = _look("native", folder)
+        if item.images or not others:  # another layout may have a `data.yaml`, too
+            yield "native", folder, item
+    yield from others
 
 
-def _readers(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Yield the built-in readers that find images in a folder, with the first image."""
+def _built_in(folder: Path) -> Iterator[tuple[str, Path, Found]]:
     for name in DATASETS:
-        if name == "native" or not _has_root(name):
-            continue
-        try:
-            splits = open_splits(f"{name}={folder}")
-        except RtsegError:
-            continue
-        first = next(iter(splits.values()))
-        if isinstance(first, DiskDataset) and (image := first.files(0)[0]).is_file():
-            yield name, image
+        if name != "native" and _has_root(name):
+            image, item = _look(name, folder)
+            if image is not None or any((folder / mark).exists() for mark in _marks(name)):
+                yield name, image or folder, item
 
 
-def _describe(spec: str) -> Found:
+def _marks(name: str) -> tuple[str, ...]:
+    marks: tuple[str, ...] = getattr(DATASETS[name], "marks", ())
+    return marks
+
+
+def _look(name: str, folder: Path) -> tuple[Path | None, Found]:
+    """Open every split of a data set; return an image of it, and what is there and what is not."""
+    plain = name == "native" and str(folder) not in DATASETS  # a folder may be called `voc`
+    spec = str(folder) if plain else f"{name}={folder}"
     try:
-        splits = open_splits(spec)
+        splits = load_description(folder / DESCRIPTION).splits if name == "native" else SPLITS
     except RtsegError as error:
-        return Found(spec, error=str(error))
-    first = next(iter(splits.values()))
-    images = {split: len(dataset) for split, dataset in splits.items()}
-    names = tuple(item.name for item in first.classes)
-    return Found(spec, images, tuple(first.kinds), names)
+        return None, Found(spec, error=str(error))
+    opened: dict[str, DiskDataset] = {}
+    missing: list[Gap] = []
+    for split in splits:
+        try:
+            dataset = open_data(spec, split)
+        except ConfigError:
+            continue  # the reader has no such split
+        except DataError as error:
+            missing += _unopened(name, split, error, folder)
+            continue
+        if isinstance(dataset, DiskDataset):
+            opened[split] = dataset
+    if not opened:
+        return None, Found(spec, missing=tuple(missing))
+    complete = {}
+    for split, item in opened.items():
+        complete[split], gaps = _compare(split, item, folder)
+        missing += gaps
+    first = next(iter(opened.values()))
+    images = {split: len(item) for split, item in opened.items()}
+    names = tuple(info.name for info in first.classes)
+    found = Found(spec, images, complete, tuple(first.kinds), names, tuple(missing))
+    paths = (item.files(index)[0] for item in opened.values() for index in range(len(item)))
+    return next((path for path in paths if path.is_file()), None), found
+
+
+def _unopened(name: str, split: str, error: DataError, root: Path) -> list[Gap]:
+    """Say why a split does not open; a layout that is nobody's release needs not have it at all."""
+    place = Path(error.where)
+    if error.where == f"{name} {split}" or not place.is_relative_to(root):
+        return []  # labels that are not published
+    if place.exists():
+        return [Gap(split, str(place.relative_to(root)), 0, error.what)]
+    if name == "native" or _marks(name):
+        return [Gap(split, _topmost_absent(place, root, {}), 0)]
+    return []
+
+
+def _compare(split: str, dataset: DiskDataset, root: Path) -> tuple[int, list[Gap]]:
+    """Count the samples of which every file is there, and name what the others lack."""
+    complete = 0
+    absent: Counter[str] = Counter()
+    known: dict[Path, bool] = {}
+    for index in range(len(dataset)):
+        lost = [path for path in dict.fromkeys(dataset.files(index)) if not path.is_file()]
+        complete += not lost
+        absent.update(_topmost_absent(path, root, known) for path in lost)
+    return complete, [Gap(split, path, count) for path, count in sorted(absent.items())]
+
+
+def _topmost_absent(path: Path, root: Path, known: dict[Path, bool]) -> str:
+    """Return the outermost part of an absent path that is absent itself, relative to the root."""
+    if not path.is_relative_to(root):
+        return str(path)
+    for folder in reversed(path.relative_to(root).parents[:-1]):
+        place = root / folder
+        if place not in known:
+            known[place] = place.is_dir()
+        if not known[place]:
+            return str(folder)
+    return str(path.relative_to(root))
