@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -50,19 +50,24 @@ def preview(
     read = dataset.__getitem__ if augment is None else _augmented(dataset, augment)
     order = np.random.default_rng(shared.seed or 0).permutation(len(dataset))
     chosen = sorted(order[:count].tolist())
-    samples: list[Sample] = []
-    with shared.progress("samples") as progress:
-        for index in chosen:
-            samples.append(read(index))
-            progress(len(samples), len(chosen))
     heading = f"{data}, {name}: {len(chosen)} of {len(dataset)} images"
     note = ", ".join(dataset.kinds) + (f"; augmented as {augment} does" if augment else "")
-    sheet = preview_sheet(samples, dataset.classes, heading=heading, note=note)
+    images: list[dict[str, Any]] = []
+
+    def samples() -> Iterator[Sample]:
+        for index in chosen:
+            sample = read(index)
+            images.append({"index": index, "path": sample.path})
+            progress(len(images), len(chosen))
+            yield sample
+
+    with shared.progress("samples") as progress:
+        sheet = preview_sheet(samples(), dataset.classes, heading=heading, note=note)
     write_image(output, sheet)
     document = {
         "data": data, "split": name, "labels": dataset.kinds, "augment": augment, "output": output,
         "width": sheet.shape[1], "height": sheet.shape[0],
-        "images": [{"index": i, "path": s.path} for i, s in zip(chosen, samples, strict=True)],
+        "images": images,
     }  # fmt: skip
     shared.finish(document, f"{len(chosen)} of {len(dataset)} images of {name} drawn in {output}")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import PurePath
 from typing import NamedTuple
 
@@ -19,10 +19,10 @@ from rtseg.structures import (
     Sample,
     SemanticResult,
 )
-from rtseg.visualize import hatched, label_sheet, write_lines
+from rtseg.visualize import fit_width, hatched, label_sheet, write_lines
 
-COLUMNS = 4
-"""Pictures in a row at most; a sheet is then at most 2300 pixels wide."""
+COLUMNS, CELL_WIDTH = 4, 560
+"""Pictures in a row and their width at most: a sheet has at most 2300 pixels in a row."""
 VOID = "not labeled"
 Pixels = NDArray[np.uint8]
 Color = tuple[int, int, int]
@@ -31,23 +31,24 @@ Color = tuple[int, int, int]
 class Layer(NamedTuple):
     """One kind of label over the image: what it is, the picture, what it shows, what it leaves out.
 
-    `pixels`: RGB uint8 (H, W, 3). `key`: color of everything that occurs, by name. `void`: bool
-    (H, W), what is not labeled.
+    `pixels`: RGB uint8 (H, W, 3). `names`: of everything that occurs. `void`: bool (H, W), what is
+    not labeled.
     """
 
     title: str
     pixels: Pixels
-    key: dict[str, Color]
+    names: set[str]
     void: NDArray[np.bool_]
 
 
 def preview_sheet(
-    samples: Sequence[Sample], classes: Sequence[ClassInfo], *, heading: str, note: str = ""
+    samples: Iterable[Sample], classes: Sequence[ClassInfo], *, heading: str, note: str = ""
 ) -> Pixels:
     """Draw samples in a grid, one picture for each kind of label, with a key of what occurs.
 
     Args:
-        samples: All with the same label kinds; images uint8 or float32 (H, W, 3) in 0-255.
+        samples: All with the same label kinds; images uint8 or float32 (H, W, 3) in 0-255. They
+            are taken one by one, so that many large ones need little memory.
         classes: Of the `semantic`, `panoptic` and `class` labels, by id.
         heading: Line above the grid.
         note: Smaller line below it.
@@ -58,25 +59,31 @@ def preview_sheet(
     Raises:
         ValueError: There is no sample.
     """
-    drawn = [(sample, layers(sample, classes)) for sample in samples]
-    found: dict[str, Color] = {}
-    pictures, titles, void = [], [], False
-    for sample, shown in drawn:
+    colors = {item.name: item.color for item in classes}
+    for kind, color in zip(ROAD_LANE_KINDS, ROAD_LANE_PALETTE, strict=True):
+        colors.setdefault(kind, color)
+    pictures, titles, found, kinds, void = [], [], set(), 1, False
+    for sample in samples:
+        shown = layers(sample, classes)
+        kinds = max(kinds, len(shown))
         for layer in shown:
-            found |= layer.key
+            found |= layer.names
             void = void or bool(layer.void.any())
-            pictures.append(hatched(layer.pixels, layer.void))
-            titles.append(" · ".join(_caption(sample, layer.title if len(shown) > 1 else "")))
-    order = [*(item.name for item in classes), *ROAD_LANE_KINDS]
+            pictures.append(fit_width(hatched(layer.pixels, layer.void), CELL_WIDTH))
+            titles.append(_caption(sample, layer.title if len(shown) > 1 else ""))
     key: list[tuple[str, Color | None]] = [
-        (name, found[name]) for name in dict.fromkeys(order) if name in found
+        (name, color) for name, color in colors.items() if name in found
     ]
     if void:
         key.append((VOID, None))
-    per_sample = max((len(shown) for _, shown in drawn), default=1)
-    columns = max(per_sample, COLUMNS // per_sample * per_sample)
     return label_sheet(
-        pictures, titles=titles, heading=heading, note=note, key=key, columns=columns
+        pictures,
+        titles=titles,
+        heading=heading,
+        note=note,
+        key=key,
+        columns=max(kinds, COLUMNS // kinds * kinds),
+        cell_width=CELL_WIDTH,
     )
 
 
@@ -98,7 +105,7 @@ def layers(sample: Sample, classes: Sequence[ClassInfo]) -> list[Layer]:
     if "class" in sample.labels:
         lines = [classes[int(sample.labels["class"])].name]
         nothing = np.zeros(image.shape[:2], np.bool_)
-        drawn.append(Layer("class", write_lines(image, lines), {}, nothing))
+        drawn.append(Layer("class", write_lines(image, lines), set(), nothing))
     return drawn
 
 
@@ -106,8 +113,8 @@ def _semantic(image: Pixels, sample: Sample, classes: Sequence[ClassInfo]) -> La
     names, colors = _names_and_colors(classes)
     mask = sample.labels["semantic"]
     result = SemanticResult(mask=mask, names=names, palette=colors, image=image)
-    key = {names[index]: colors[index] for index in np.unique(mask) if index < len(names)}
-    return Layer("semantic", result.plot(), key, mask == IGNORE_INDEX)
+    shown = {names[index] for index in np.unique(mask) if index < len(names)}
+    return Layer("semantic", result.plot(), shown, mask == IGNORE_INDEX)
 
 
 def _panoptic(image: Pixels, sample: Sample, classes: Sequence[ClassInfo]) -> Layer:
@@ -122,9 +129,8 @@ def _panoptic(image: Pixels, sample: Sample, classes: Sequence[ClassInfo]) -> La
         things=frozenset(index for index, item in enumerate(classes) if item.thing),
         image=image,
     )
-    shown = [segment.class_id for segment in sample.segments]
-    key = {names[index]: colors[index] for index in shown}
-    return Layer("panoptic", result.plot(), key, ids == 0)
+    shown = {names[segment.class_id] for segment in sample.segments}
+    return Layer("panoptic", result.plot(), shown, ids == 0)
 
 
 def _road_lane(image: Pixels, sample: Sample) -> Layer:
@@ -137,11 +143,10 @@ def _road_lane(image: Pixels, sample: Sample) -> Layer:
         palette=ROAD_LANE_PALETTE,
         image=image,
     )
-    colors = dict(zip(ROAD_LANE_KINDS, ROAD_LANE_PALETTE, strict=True))
-    key = {kind: colors[kind] for kind, where in maps.items() if where.any()}
+    shown = {kind for kind, where in maps.items() if where.any()}
     unknown = np.any([labels == IGNORE_INDEX for labels in found.values()], axis=0)
     void = unknown & ~np.any(list(maps.values()), axis=0)
-    return Layer(" + ".join(found), result.plot(), key, void)
+    return Layer(" + ".join(found), result.plot(), shown, void)
 
 
 def _names_and_colors(
@@ -150,7 +155,7 @@ def _names_and_colors(
     return tuple(item.name for item in classes), tuple(item.color for item in classes)
 
 
-def _caption(sample: Sample, kind: str) -> list[str]:
+def _caption(sample: Sample, kind: str) -> str:
     """Return what stands above a picture: kind of label, name, facts about the scene."""
-    parts = [kind, PurePath(sample.path).name, *map(str, sample.attributes.values())]
-    return [part for part in parts if part]
+    parts = [kind, PurePath(sample.path).name, *sample.attributes.values()]
+    return " · ".join(part for part in parts if part)

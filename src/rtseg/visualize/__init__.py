@@ -23,7 +23,7 @@ from rtseg.visualize.regions import (
     vary_color,
 )
 from rtseg.visualize.report import Picture, Section, Table, html_page
-from rtseg.visualize.sheet import contact_sheet, hatched, label_sheet
+from rtseg.visualize.sheet import contact_sheet, fit_width, hatched, label_sheet
 
 __all__ = [
     "NEUTRAL",
@@ -40,6 +40,7 @@ __all__ = [
     "confusion_picture",
     "contact_sheet",
     "curves",
+    "fit_width",
     "hatched",
     "html_page",
     "inner_edge",

@@ -43,7 +43,7 @@ def contact_sheet(
     if titles is not None and len(titles) != len(images):
         raise ValueError(f"{len(titles)} titles for {len(images)} pictures")
     columns = min(columns or min(4, int(np.ceil(np.sqrt(len(images))))), len(images))
-    cells = [_fit(image, cell_width) for image in images]
+    cells = [fit_width(image, cell_width) for image in images]
     gap, caption, size = 12, 26 if titles else 0, 15
     width = max(cell.shape[1] for cell in cells)
     rows = [cells[start : start + columns] for start in range(0, len(cells), columns)]
@@ -53,10 +53,10 @@ def contact_sheet(
     top = gap
     for index, cell in enumerate(cells):
         row, column = divmod(index, columns)
-        left = gap + column * (width + gap)
-        canvas.photo(left + (width - cell.shape[1]) // 2, top + caption, cell)
+        left = gap + column * (width + gap) + (width - cell.shape[1]) // 2
+        canvas.photo(left, top + caption, cell)
         if titles:
-            text = shorten(titles[index], size, width)
+            text = shorten(titles[index], size, cell.shape[1])
             canvas.text((left, top + caption / 2 - 2), text, size=size)
         if column == columns - 1:
             top += heights[row] + caption + gap
@@ -153,8 +153,8 @@ def hatch(height: int, width: int) -> Pixels:
     return np.array(_HATCH, dtype=np.uint8).take(diagonal, axis=0)
 
 
-def _fit(image: Pixels, width: int) -> Pixels:
-    """Shrink to `width`, or enlarge by the largest whole factor that fits."""
+def fit_width(image: Pixels, width: int) -> Pixels:
+    """Shrink pixels (H, W, 3) to a width, or enlarge it by the largest whole factor that fits."""
     height, old = image.shape[:2]
     if old > width:
         size = (width, max(1, round(height * width / old)))
