@@ -7,6 +7,7 @@ from collections.abc import Callable
 from rtseg.data.acdc import Acdc
 from rtseg.data.ade20k import Ade20k
 from rtseg.data.bdd100k import Bdd100k
+from rtseg.data.cache import Cached
 from rtseg.data.camvid import CamVid
 from rtseg.data.cityscapes import Cityscapes
 from rtseg.data.coco_panoptic import CocoPanoptic
@@ -29,5 +30,6 @@ DATASETS: dict[str, Callable[..., Dataset]] = {
     "labelme": Labelme,
     "image_folder": ImageFolder,
     "native": NativeFolder,
+    "cached": Cached,
 }
 """Data sets by the name a recipe uses; the other keys of its section are the keyword arguments."""
