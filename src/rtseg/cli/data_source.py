@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -35,11 +36,22 @@ def open_chosen(
         options: The strings of `--set`.
         shared: Its seed is that of the scenes of `synthetic`.
     """
-    from rtseg.data.spec import open_data, open_splits, parse_spec
+    from rtseg.data.spec import open_data, open_splits
 
-    keywords = reader_options(options)
-    if shared.seed is not None and parse_spec(data)[0] == "synthetic":
-        keywords = {"seed": shared.seed, **keywords}
+    _, _, keywords = reader_of(data, options, shared)
     if splits:
         return {split: open_data(data, split, options=keywords) for split in splits}
     return open_splits(data, options=keywords)
+
+
+def reader_of(
+    data: str, options: Sequence[str] | None, shared: Shared
+) -> tuple[str, Path | None, dict[str, Any]]:
+    """Return the name of the reader, its root if it has one, and its other keyword arguments."""
+    from rtseg.data.spec import parse_spec
+
+    keywords = reader_options(options)
+    name, root = parse_spec(data)
+    if shared.seed is not None and name == "synthetic":
+        keywords = {"seed": shared.seed, **keywords}
+    return name, root, keywords
