@@ -15,6 +15,7 @@ from PIL import Image
 from rtseg.data.files import FileFaultError
 from rtseg.data.panoptic_png import (
     LARGEST_ID,
+    _count_pixels,
     ids_from_rgb,
     load_panoptic_json,
     read_panoptic_json,
@@ -87,19 +88,53 @@ def test_a_picture_that_would_lose_values_is_not_written(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("segments", "message"),
+    ("segments", "kind", "message"),
     [
-        (SEGMENTS[1:], "segment 7 stands in the picture, but not in the JSON file"),
-        (SEGMENTS[:2], "segment 26002 stands in the picture, but not in the JSON file"),
-        ((*SEGMENTS, Segment(9, 7)), "segment 9 stands in the JSON file, but not in the picture"),
+        (SEGMENTS[1:], "unlisted_segment", "segment 7 stands in the picture, but not in the JSON"),
+        (SEGMENTS[:2], "unlisted_segment", "segment 26002 stands in the picture, but not in the"),
+        (
+            (*SEGMENTS, Segment(9, 7)),
+            "missing_segment",
+            "segment 9 stands in the JSON file, but not in the picture",
+        ),
     ],
 )
 def test_ids_that_only_one_of_the_files_has_are_named(
-    tmp_path: Path, segments: tuple[Segment, ...], message: str
+    tmp_path: Path, segments: tuple[Segment, ...], kind: str, message: str
 ) -> None:
     path = write_panoptic_png(tmp_path / "a.png", IDS)
-    with pytest.raises(FileFaultError, match=rf"a\.png: {message}"):
+    with pytest.raises(FileFaultError, match=rf"a\.png: {message}") as error:
         read_panoptic_png(path, segments)
+    assert error.value.kind == kind
+
+
+def test_an_area_that_disagrees_is_named(tmp_path: Path) -> None:
+    path = write_panoptic_png(tmp_path / "a.png", IDS)
+    right = {7: 2, 26001: 1, 26002: 2}
+    assert np.array_equal(read_panoptic_png(path, SEGMENTS, areas=right), IDS)
+    assert np.array_equal(read_panoptic_png(path, SEGMENTS, areas={7: 2}), IDS)
+    for number, area in right.items():
+        what = f"segment {number} has {area} pixels, in the JSON file {area + 1}"
+        with pytest.raises(FileFaultError, match=what) as error:
+            read_panoptic_png(path, SEGMENTS, areas={**right, number: area + 1})
+        assert error.value.kind == "wrong_area"
+
+
+def test_hidden_segments_are_allowed_where_they_are_usual(tmp_path: Path) -> None:
+    path = write_panoptic_png(tmp_path / "a.png", IDS)
+    listed = (*SEGMENTS, Segment(9, 7))
+    ids = read_panoptic_png(path, listed, areas={7: 6, 9: 3}, covered="allow")
+    assert np.array_equal(ids, IDS)
+    with pytest.raises(FileFaultError, match="segment 7 stands in the picture"):
+        read_panoptic_png(path, listed[1:], covered="allow")
+
+
+@given(hnp.arrays(np.int32, hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=6),
+    elements={"min_value": 0, "max_value": 3}))  # fmt: skip
+def test_pixels_are_counted_by_id(ids: Any) -> None:
+    numbers, pixels = np.unique(ids, return_counts=True)
+    expected = dict(zip(numbers.tolist(), pixels.tolist(), strict=True))
+    assert _count_pixels(ids) == expected
 
 
 def test_ids_of_segments_that_were_left_out_become_void(tmp_path: Path) -> None:
@@ -110,8 +145,12 @@ def test_ids_of_segments_that_were_left_out_become_void(tmp_path: Path) -> None:
 
 def test_a_gray_picture_is_no_picture_of_ids(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((2, 3), np.uint8)).save(tmp_path / "a.png")
-    with pytest.raises(FileFaultError, match="1 channel"):
+    with pytest.raises(FileFaultError, match=r"1 channel .* 8-bit RGB, id = R \+ 256 G") as error:
         read_panoptic_png(tmp_path / "a.png", ())
+    assert error.value.kind == "channel_count"
+    with pytest.raises(FileFaultError, match="missing") as error:
+        read_panoptic_png(tmp_path / "b.png", ())
+    assert error.value.kind == "missing_mask"
 
 
 # ---------------------------------------------------------------- the JSON file
@@ -160,6 +199,17 @@ def test_categories_become_class_ids_and_others_are_void(tmp_path: Path) -> None
     assert read_panoptic_json(path, class_ids={26: 13, 7: 0})["a.png"][0] == Segment(7, 0)
 
 
+def test_categories_with_gaps_count_in_the_order_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    classes = {26: CLASSES[26], 7: CLASSES[7]}
+    write_panoptic_json(path, classes, [("a.jpg", "a.png", IDS, SEGMENTS)])
+    read = load_panoptic_json(path, class_ids="order")
+    assert list(read.classes) == [26, 7]
+    assert [item.class_id for item in read.segments["a.png"]] == [1, 0, 0]
+    assert read.areas == {"a.png": {7: 2, 26001: 1, 26002: 2}}
+    assert (read.problems, read.unlabelled) == ({}, ())
+
+
 def broken(change: dict[str, Any], **info: Any) -> dict[str, Any]:
     segment = {"id": 1, "category_id": 7, "iscrowd": 0} | info
     annotation = {"image_id": 1, "file_name": "a.png", "segments_info": [segment]}
@@ -170,34 +220,57 @@ def broken(change: dict[str, Any], **info: Any) -> dict[str, Any]:
     } | change
 
 
+SEGMENT = {"id": 1, "category_id": 7}
+ANNOTATION = {"image_id": 1, "file_name": "a.png", "segments_info": [SEGMENT]}
+
+
 @pytest.mark.parametrize(
-    ("document", "message"),
+    ("document", "kind", "message"),
     [
-        (broken({}, category_id=8), r"a\.png: segment 1 has the unknown category 8"),
-        (broken({}, id=0), "segment id 0 is not in 1 to 16777215"),
-        (broken({}, id=LARGEST_ID + 1), "segment id 16777216 is not in"),
-        (broken({"annotations": [broken({})["annotations"][0]] * 2}), "a.png: occurs twice"),
-        (broken({"images": []}), "its image 1 does not stand in images"),
-        (broken({"categories": [{"id": 7}]}), "no panoptic JSON file: key 'color' is missing"),
-        (broken({"annotations": None}), "no panoptic JSON file"),
-        ([], "no panoptic JSON file"),
+        (
+            broken({}, category_id=8),
+            "value_outside_map",
+            r"a\.png: segment 1 has the unknown category 8",
+        ),
+        (broken({}, id=0), "missing_segment", "segment id 0 is not in 1 to 16777215"),
+        (broken({}, id=LARGEST_ID + 1), "missing_segment", "segment id 16777216 is not in"),
+        (broken({"annotations": [ANNOTATION] * 2}), "duplicate_stem", "a.png: occurs twice"),
+        (
+            broken({"annotations": [ANNOTATION | {"segments_info": [SEGMENT] * 2}]}),
+            "overlapping_segments",
+            r"a\.png: segment 1 occurs twice, with the categories 7 and 7",
+        ),
+        (broken({"images": []}), "missing_image", "its image 1 does not stand in images"),
+        (broken({"categories": [{"id": 7}]}), "unreadable", "key 'color' is missing"),
+        (broken({"annotations": None}), "unreadable", "no panoptic JSON file"),
+        (broken({}, id=float("inf")), "unreadable", "no panoptic JSON file"),
+        ([], "unreadable", "no panoptic JSON file"),
     ],
 )
 def test_a_file_that_contradicts_itself_is_named(
-    tmp_path: Path, document: Any, message: str
+    tmp_path: Path, document: Any, kind: str, message: str
 ) -> None:
     path = tmp_path / "a.json"
     path.write_text(json.dumps(document))
-    with pytest.raises(DataError, match=rf"{path}.*{message}"):
+    with pytest.raises(FileFaultError, match=rf"{path}.*{message}") as error:
         load_panoptic_json(path)
+    assert error.value.kind == kind
+    if kind != "unreadable":
+        read = load_panoptic_json(path, problems="keep")
+        assert [item.kind for item in read.problems.values()] == [kind]
 
 
-def test_a_segment_listed_twice_is_named(tmp_path: Path) -> None:
-    document = broken({})
-    document["annotations"][0]["segments_info"] *= 2
+def test_one_wrong_picture_leaves_the_others(tmp_path: Path) -> None:
+    other = {"image_id": 2, "file_name": "b.png", "segments_info": [SEGMENT | {"iscrowd": 1}]}
+    bad = ANNOTATION | {"segments_info": [SEGMENT | {"id": 0}, SEGMENT | {"category_id": 9}]}
+    images = [{"id": number, "file_name": f"{name}.jpg"} for number, name in enumerate("cab")]
+    document = broken({"annotations": [bad, other], "images": images})
     (tmp_path / "a.json").write_text(json.dumps(document))
-    with pytest.raises(DataError, match=r"a\.png: segment 1 occurs twice"):
-        load_panoptic_json(tmp_path / "a.json")
+    read = load_panoptic_json(tmp_path / "a.json", problems="keep")
+    assert read.segments == {"a.png": (), "b.png": (Segment(1, 7, crowd=True),)}
+    assert read.problems.keys() == {"a.png"}
+    assert read.problems["a.png"].kind == "missing_segment"  # the first one
+    assert read.unlabelled == ("c.jpg",)
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:

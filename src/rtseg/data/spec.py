@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rtseg import config
 from rtseg.data import DATASETS
@@ -128,11 +128,13 @@ def _has_root(name: str) -> bool:
 class Gap:
     """Something that a data set lacks.
 
-    split: in which it is missed. path: of the file or topmost absent folder, below the root. files:
-    of samples that should lie there. what: the fault, `is missing` or why the split does not open.
+    kind: `file` of a sample; `folder` that is not there, with how many `files` of samples; `split`
+    that does not open. path: of the file, of the topmost absent folder, or of what keeps the split
+    from opening, below the root. what: the fault.
     """
 
     split: str
+    kind: Literal["file", "folder", "split"]
     path: str
     files: int = 1
     what: str = "is missing"
@@ -259,22 +261,29 @@ def _unopened(name: str, split: str, error: DataError, root: Path) -> list[Gap]:
     if error.where == f"{name} {split}" or not place.is_relative_to(root):
         return []  # labels that are not published
     if place.exists():
-        return [Gap(split, str(place.relative_to(root)), 0, error.what)]
+        return [Gap(split, "split", str(place.relative_to(root)), 0, error.what)]
     if name == "native" or _marks(name):
-        return [Gap(split, _topmost_absent(place, root, {}), 0)]
+        return [Gap(split, "split", _topmost_absent(place, root, {}), 0)]
     return []
 
 
 def _compare(split: str, dataset: DiskDataset, root: Path) -> tuple[int, list[Gap]]:
     """Count the samples of which every file is there, and name what the others lack."""
     complete = 0
-    absent: Counter[str] = Counter()
+    files: list[str] = []
+    folders: Counter[str] = Counter()
     known: dict[Path, bool] = {}
     for index in range(len(dataset)):
         lost = [path for path in dict.fromkeys(dataset.files(index)) if not path.is_file()]
         complete += not lost
-        absent.update(_topmost_absent(path, root, known) for path in lost)
-    return complete, [Gap(split, path, count) for path, count in sorted(absent.items())]
+        for path in lost:
+            place = _topmost_absent(path, root, known)
+            if root / place == path:
+                files.append(place)
+            else:
+                folders[place] += 1
+    gaps = [Gap(split, "folder", place, count) for place, count in sorted(folders.items())]
+    return complete, gaps + [Gap(split, "file", place) for place in files]
 
 
 def _topmost_absent(path: Path, root: Path, known: dict[Path, bool]) -> str:
