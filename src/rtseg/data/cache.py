@@ -275,11 +275,11 @@ class Cached:
             for now, then in zip(_state(original, index), entry["state"], strict=False):
                 if now != then:
                     return f"{now[0]} has changed"
-        now = _description(original)
+        described = _description(original)
         for key, what in (
             ("classes", "classes"), ("kinds", "label kinds"), ("meaning", "label values"),
         ):  # fmt: skip
-            if now[key] != self._index[key]:
+            if described[key] != self._index[key]:
                 return f"the {what} of the original have changed"
         return "" if _equal(original[0], self[0]) else "the original reads its first sample anew"
 
