@@ -10,7 +10,7 @@ import typer
 
 from rtseg.cli.common import Shared
 from rtseg.cli.run_display import run_display
-from rtseg.errors import ConfigError, DataError
+from rtseg.errors import ConfigError
 
 if TYPE_CHECKING:
     from rtseg.recipe import Recipe
@@ -59,7 +59,10 @@ def train(
         chosen, folder = _new_run(recipe, overrides or [], output, shared)
     plan = recipes.build(chosen)
     if check:
-        _check_data(plan, shared)
+        with shared.progress("checking data") as progress:
+            warnings = recipes.check_data(plan, progress=progress)
+        for warning in warnings:
+            shared.log(f"warning: {warning}")
     summary = _summarize(plan, folder)
     shared.log(summary["text"])
     if dry_run:
@@ -102,32 +105,6 @@ def _remove_run(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
     for name in RUN_FOLDERS:
         shutil.rmtree(folder / name, ignore_errors=True)
-
-
-def _check_data(plan: Plan, shared: Shared) -> None:
-    """Check the files of the training and validation sets; faultless files are remembered."""
-    from rtseg.data.check import check_dataset
-    from rtseg.data.check_cache import cache_folder
-    from rtseg.data.dataset import DiskDataset
-    from rtseg.data.mixture import sets_of
-
-    parts = list(sets_of(plan.data.train))
-    names = ["train"] if len(parts) == 1 else [f"train.{number}" for number in range(len(parts))]
-    named = {**dict(zip(names, parts, strict=True)), "val": plan.data.val}
-    sets = {name: item for name, item in named.items() if isinstance(item, DiskDataset)}
-    if not sets:
-        return
-    with shared.progress("checking data") as progress:
-        report = check_dataset(sets, cache=cache_folder(), progress=progress)
-    for warning in report.warnings:
-        shared.log(f"warning: {warning.message}")
-    if report.faults:
-        first = report.faults[0]
-        raise DataError(
-            f"{len(report.faults)} faults in the data, the first: {first.message}",
-            where=first.file,
-            fix="see `rtseg data check`, correct them, or train as it is with --no-check",
-        )
 
 
 def _summarize(plan: Plan, folder: Path) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from rtseg.data.dataset import DiskDataset
 from rtseg.data.files import FileFaultError
 from rtseg.data.weights import class_names
+from rtseg.visualize import write_text
 
 _FORMAT = 3  # part of the file name: raise it when `Record` or the meaning of a fault changes
 
@@ -37,8 +38,10 @@ class Record:
     faults: list[list[str]] = field(default_factory=list)
 
     def add(self, error: FileFaultError) -> None:
-        """Note a fault."""
-        self.faults.append([error.kind, error.where, f"{error.what}; {error.fix}"])
+        """Note a fault, once if several label kinds come from the same file."""
+        fault = [error.kind, error.where, f"{error.what}; {error.fix}"]
+        if fault not in self.faults:
+            self.faults.append(fault)
 
 
 class RecordCache:
@@ -69,23 +72,29 @@ class RecordCache:
             self._changed = True
 
     def save(self) -> None:
-        """Write all records; whoever reads the file finds the old or the new one, never a part."""
-        if self._file is None or not self._changed:
-            return
-        self._file.parent.mkdir(parents=True, exist_ok=True)
-        stored = {path: [state, asdict(record)] for path, (state, record) in self._records.items()}
-        temporary = self._file.with_suffix(f".{os.getpid()}.tmp")
-        with temporary.open("w", encoding="utf-8") as stream:
-            json.dump(stored, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(self._file)
+        """Write all records; whoever reads the file finds the old or the new one, never a part.
+
+        Raises:
+            DataError: The file cannot be written.
+        """
+        if self._file is not None and self._changed:
+            items = self._records.items()
+            stored = {path: [state, asdict(record)] for path, (state, record) in items}
+            write_text(self._file, json.dumps(stored))
 
 
-def cache_folder() -> Path:
-    """Return where checks are remembered: `$XDG_CACHE_HOME/rtseg/check`, or below `~/.cache`."""
+def cache_folder() -> Path | None:
+    """Return where checks are remembered; None if nothing can be written there.
+
+    It is `$XDG_CACHE_HOME/rtseg/check`, or below `~/.cache`.
+    """
     root = os.environ.get("XDG_CACHE_HOME")
-    return (Path(root) if root else Path.home() / ".cache") / "rtseg" / "check"
+    try:
+        folder = (Path(root) if root else Path.home() / ".cache") / "rtseg" / "check"
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError):  # a home that is not there or not writable
+        return None
+    return folder if os.access(folder, os.W_OK) else None
 
 
 def file_state(files: Sequence[Path]) -> str:

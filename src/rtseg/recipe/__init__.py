@@ -18,7 +18,7 @@ from rtseg.recipe.reading import (
     recipe_folder,
     resume_recipe,
 )
-from rtseg.recipe.running import run, train
+from rtseg.recipe.running import check_data, run, train
 
 __all__ = [
     "CONFIG_FILE",
@@ -27,6 +27,7 @@ __all__ = [
     "Recipe",
     "build",
     "build_dataset",
+    "check_data",
     "list_recipes",
     "read_recipe",
     "recipe_folder",

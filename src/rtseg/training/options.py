@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,7 +15,7 @@ from torch.optim import Optimizer
 
 from rtseg.checkpoint import ModelInfo
 from rtseg.data.dataset import Dataset
-from rtseg.data.loader import TrainBatches
+from rtseg.data.loader import TargetFunction, TrainBatches
 from rtseg.data.mixture import Mixture
 from rtseg.data.transforms import Augmentation, Preprocess
 from rtseg.errors import ConfigError
@@ -40,6 +41,7 @@ class TrainOptions:
         statistics of batch norms are then averaged too. None: a short rise, no statistics.
     val_every, save_every: In steps; None: once per epoch.
     log_every: In steps.
+    check: Whether all files are checked before the first step; what does not change, only once.
     early_stop: Validations without a better score after which the run ends; None: never.
     monitor: Score that decides what is `best`.
     device: auto, cpu, cuda or cuda:i.
@@ -61,6 +63,7 @@ class TrainOptions:
     val_every: int | None = None
     save_every: int | None = 200
     log_every: int = 10
+    check: bool = True
     early_stop: int | None = None
     monitor: str = "miou"
     device: str = "auto"
@@ -119,6 +122,7 @@ class TrainData:
     workers: Reading processes.
     max_bad: Share of unreadable training images at which the run ends.
     select: Whether `val` may choose the best checkpoint; never so on a test split.
+    target: Makes the targets of training batches; None: the task does.
     """
 
     train: Dataset
@@ -128,6 +132,7 @@ class TrainData:
     workers: int = 0
     max_bad: float = 0.001
     select: bool = True
+    target: TargetFunction | None = None
 
     def __post_init__(self) -> None:
         if self.workers < 0 or not 0 <= self.max_bad <= 1:
@@ -155,7 +160,7 @@ class Plan:
     model: The network, on the CPU. task: Target, loss and metric. optimizer: From a module's
     parameters. schedule: From the number of steps. info: What the checkpoints will say. notes: What
     the log says before the first step. hooks: What changes the network while it trains, from the
-    number of steps.
+    number of steps. around: Entered before the run and left after it, however it ends.
     """
 
     model: nn.Module
@@ -167,6 +172,7 @@ class Plan:
     info: ModelInfo
     notes: tuple[str, ...] = ()
     hooks: Callable[[int], Hooks] = no_hooks
+    around: Callable[[], AbstractContextManager[None]] = nullcontext
 
     def check(self) -> None:
         """Try what would otherwise fail after the start or after the first epoch.
