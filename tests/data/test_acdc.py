@@ -45,6 +45,7 @@ def root(tmp_path: Path) -> Path:
         write_frame(tmp_path, *frame)
     ref = tmp_path / "rgb_anon/fog/train_ref/GOPR0475"  # the same places in good weather
     write_image(ref / "GOPR0475_frame_000003_rgb_ref_anon.png", seed=99)
+    write_image(tmp_path / "rgb_anon/fog/train/GOPR0475/preview.png")
     return tmp_path
 
 

@@ -13,7 +13,8 @@ from rtseg.data.cityscapes import Cityscapes
 from rtseg.data.dataset import DiskDataset
 from rtseg.data.spec import find_data, open_splits
 from rtseg.errors import ConfigError, DataError
-from rtseg.structures import Segment
+from rtseg.structures import InstanceResult, Segment
+from rtseg.tasks.instance import InstanceTask
 
 # Raw ids and the train ids that the label definition gives them, typed in by hand.
 RAW = [[0, 7, 8, 11, 12, 13, 17], [19, 20, 21, 22, 23, 24, 25], [26, 27, 28, 31, 32, 33, 9]]
@@ -40,6 +41,15 @@ def write_mask(root: Path, split: str, frame: str, kind: str, values: list[list[
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.array(values, np.uint8)).save(path)
     return path
+
+
+def link_sample(sample: Path, root: Path) -> None:
+    """Give the sample the folders of split and city, which it lacks."""
+    for kind in ("leftImg8bit", "gtFine"):
+        folder = root / kind / "val" / "frankfurt"
+        folder.mkdir(parents=True)
+        for file in (sample / kind).iterdir():
+            (folder / file.name).symlink_to(file)
 
 
 @pytest.fixture
@@ -147,11 +157,7 @@ def test_coarse_labels_and_their_extra_frames_are_read_on_request(root: Path) ->
 
 
 def test_real_frame_reads_alike_from_both_masks(cityscapes_sample: Path, tmp_path: Path) -> None:
-    for kind in ("leftImg8bit", "gtFine"):  # the sample has no folders of split and city
-        folder = tmp_path / kind / "val" / "frankfurt"
-        folder.mkdir(parents=True)
-        for file in (cityscapes_sample / kind).iterdir():
-            (folder / file.name).symlink_to(file)
+    link_sample(cityscapes_sample, tmp_path)
     ids = Cityscapes(tmp_path, split="val")
     train_ids = Cityscapes(tmp_path, split="val", masks="labelTrainIds")
     assert len(ids) == 1
@@ -222,11 +228,7 @@ def test_check_reads_panoptic_masks_too(root: Path) -> None:
 def test_real_frame_has_cars_and_people_as_segments(
     cityscapes_sample: Path, tmp_path: Path
 ) -> None:
-    for kind in ("leftImg8bit", "gtFine"):
-        folder = tmp_path / kind / "val" / "frankfurt"
-        folder.mkdir(parents=True)
-        for file in (cityscapes_sample / kind).iterdir():
-            (folder / file.name).symlink_to(file)
+    link_sample(cityscapes_sample, tmp_path)
     sample = Cityscapes(tmp_path, split="val", panoptic=True)[0]
     things = [segment for segment in sample.segments if Cityscapes.classes[segment.class_id].thing]
     assert [segment.id for segment in things] == [24000, 24001, 24002, 24003, 26000, 26001, 26002]
@@ -238,3 +240,27 @@ def test_real_frame_has_cars_and_people_as_segments(
         # The masks of the sample were shrunk one by one, so that edges differ.
         inside = semantic[ids == segment.id]
         assert (inside == segment.class_id).mean() > 0.75, segment
+
+
+def test_objects_of_a_real_frame_serve_the_instance_task(
+    cityscapes_sample: Path, tmp_path: Path
+) -> None:
+    link_sample(cityscapes_sample, tmp_path)
+    sample = Cityscapes(tmp_path, split="val", panoptic=True)[0]
+    task = InstanceTask(Cityscapes.classes)
+    target = task.target([sample])
+    (labels,), (masks,) = target.labels, target.masks
+    assert labels.tolist() == [11] * 4 + [13] * 3
+    assert not target.crowd[0].any()
+    assert [int(mask.sum()) for mask in masks] == [
+        int((sample.labels["panoptic"] == segment).sum())
+        for segment in (24000, 24001, 24002, 24003, 26000, 26001, 26002)
+    ]
+    names = tuple(info.name for info in Cityscapes.classes)
+    palette = tuple(info.color for info in Cityscapes.classes)
+    found = InstanceResult(
+        masks.numpy(), labels.numpy(), np.ones(len(labels), np.float32), names, palette
+    )
+    metric = task.new_metric()
+    metric.update(found, target)
+    assert metric.compute()["ap"] == 1.0
