@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rtseg.structures import Result
     from rtseg.tasks import Task
 
-RESULTS = "results.jsonl"
+RESULTS, SUBMISSION = "results.jsonl", "submission"
 COUNTED = ("images", "segments", "objects", "pixels")
 """What the summary of an image may count of a class."""
 
@@ -41,6 +41,9 @@ def predict(
         bool, typer.Option("--polygons", help="Add the outlines of all regions (semantic only).")
     ] = False,
     alpha: Annotated[float, typer.Option(help="Share of the color in the overlay, 0 to 1.")] = 0.5,
+    submission: Annotated[
+        str | None, typer.Option(help="Also write files for the server of: cityscapes.")
+    ] = None,
     shared: Shared,
 ) -> int | None:
     """Segment images and write what was found.
@@ -48,9 +51,11 @@ def predict(
     For each image <stem>_overlay.png, a line in results.jsonl, which appears when all is done, and
     maps: <stem>.png of class ids (semantic) or of segment ids, id = R + 256 G + 65536 B (panoptic);
     <stem>_drivable.png and <stem>_lane.png of 0 and 1 (road_lane). Masks of objects (instance) are
-    in results.jsonl as COCO run lengths. Images that cannot be read are named at the end, with exit
-    code 3.
+    in results.jsonl as COCO run lengths. With --submission also <output>/submission/, which holds
+    only the PNG files of label ids that a benchmark takes. Images that cannot be read are named at
+    the end, with exit code 3.
     """
+    from rtseg.data.submission import write_submission
     from rtseg.inference.predictor import Predictor
     from rtseg.inference.sources import image_paths
 
@@ -65,6 +70,7 @@ def predict(
         endings.pop("confidence", None)
     names = unique_names(paths, kind.ENDINGS.values())
     _require_free(output, paths, names, endings.values(), overwrite=shared.overwrite)
+    handed_in = _submission_files(submission, paths, predictor.task, output, shared=shared)
     faults: list[DataError] = []
     summary = Summary()
     results: Iterator[Any] = predictor.stream(
@@ -74,6 +80,9 @@ def predict(
     with shared.progress("images") as progress, _results_file(output / RESULTS) as lines:
         for result in results:
             files = result.save(output, stem=name_of[result.source], alpha=alpha)
+            if submission is not None:
+                target = handed_in[result.source]
+                files["submission"] = write_submission(target, result.mask, submission)
             row = {**result.to_dict(), "files": files}
             summary.add(row)
             if polygons:
@@ -155,6 +164,34 @@ def _require_free(
             where=str(output),
             fix="replace them with --overwrite, or choose another --output",
         )
+
+
+def _submission_files(
+    benchmark: str | None, paths: Sequence[Path], task: Any, output: Path, *, shared: Shared
+) -> dict[str, Path]:
+    """Return the file of each source for the server of a benchmark; none without one."""
+    from rtseg.data.submission import SUBMISSIONS, submission_names
+    from rtseg.structures import SemanticResult
+
+    if benchmark is None:
+        return {}
+    if benchmark not in SUBMISSIONS:
+        known = ", ".join(SUBMISSIONS)
+        raise ConfigError(f"{benchmark!r} is unknown", where="--submission", fix=f"use {known}")
+    if not issubclass(result_type(task), SemanticResult):
+        raise ConfigError(
+            "needs a network that gives one class per pixel", where="--submission", fix="leave out"
+        )
+    names = submission_names(benchmark, paths, [item.name for item in task.classes])
+    files = {str(path): output / SUBMISSION / name for path, name in zip(paths, names, strict=True)}
+    existing = [path for path in files.values() if path.exists()]
+    if existing and not shared.overwrite:
+        raise DataError(
+            f"holds {existing[0].name} already",
+            where=str(output / SUBMISSION),
+            fix="replace it with --overwrite, or choose another --output",
+        )
+    return files
 
 
 @contextmanager

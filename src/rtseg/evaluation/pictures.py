@@ -16,6 +16,7 @@ from rtseg.visualize import Picture
 Pixels = NDArray[np.uint8]
 BARS = {"iou": "IoU", "pq": "PQ", "ap": "AP", "accuracy": "accuracy"}
 """Columns of a table of classes that are drawn as bars; the first one that is there."""
+MEANS = {"image_miou": "mean IoU", "image_pq": "PQ"}
 CELL = 440
 """Width of each of the four pictures that show an image."""
 
@@ -56,7 +57,7 @@ def worst_pictures(shown: list[Shown], dataset: Dataset) -> list[Picture]:
             np.asarray(image), maps.truth, maps.prediction, maps.palette, maps.names,
             cell_width=CELL,
         )  # fmt: skip
-        name = next(iter(scores.scores))
+        name = MEANS[next(iter(scores.scores))]
         facts = "".join(f", {key} {value}" for key, value in scores.attributes.items())
         pictures.append(Picture(picture, f"{scores.path}: {name} {scores.mean:.4f}{facts}"))
     return pictures

@@ -47,6 +47,13 @@ class Evaluation:
     per_image: list[ImageScores] = field(default_factory=list)
     worst: list[Shown] = field(default_factory=list)
 
+    def group_rows(self) -> dict[str, list[dict[str, Any]]]:
+        """Return by attribute one row of scores for each of its values."""
+        return {
+            name: [{name: item.value, "images": item.images, **item.scores} for item in groups]
+            for name, groups in self.groups.items()
+        }
+
 
 class Tally:
     """Count images; in several processes, those of this one.

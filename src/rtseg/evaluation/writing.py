@@ -13,7 +13,7 @@ from rtseg import visualize
 from rtseg.data.dataset import Dataset
 from rtseg.evaluation.images import ImageScores
 from rtseg.evaluation.pictures import bar_pictures, confusion_pictures, sheet, worst_pictures
-from rtseg.evaluation.tally import Evaluation, Group
+from rtseg.evaluation.tally import Evaluation
 from rtseg.visualize import Picture, Section, Table
 
 REPORT = "report.html"
@@ -33,9 +33,7 @@ def write_evaluation(
             `confusion_<name>.png` if there are several.
         protocol: How the scores came about: checkpoint, data, split, size and so on.
     """
-    groups = {
-        name: [_group_row(group, name) for group in found] for name, found in result.groups.items()
-    }
+    groups = result.group_rows()
     document = {
         "protocol": dict(protocol),
         "scores": result.scores,
@@ -94,8 +92,7 @@ def _sections(
     parts: list[tuple[str, list[str | Table | Picture]]] = [
         ("Scores", [count, Table(("score", "value"), list(result.scores.items()))])
     ]
-    for name, groups in result.groups.items():
-        rows = [_group_row(group, name) for group in groups]
+    for name, rows in result.group_rows().items():
         whole = {name: "all", "images": result.images, **result.scores}
         parts.append((f"By {name}", [_html([*rows, {k: whole[k] for k in rows[0]}])]))
     if result.per_class:
@@ -105,10 +102,6 @@ def _sections(
     matrices = [Picture(pixels, stem) for stem, pixels in confusion_pictures(result).items()]
     parts.append(("Confusion", list(matrices)))
     return [Section(heading, blocks) for heading, blocks in parts if blocks]
-
-
-def _group_row(group: Group, name: str) -> dict[str, Any]:
-    return {name: group.value, "images": group.images, **group.scores}
 
 
 def _image_row(entry: ImageScores) -> dict[str, Any]:
