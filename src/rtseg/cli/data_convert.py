@@ -19,7 +19,7 @@ def convert(
     options: SetOption = None,
     images: Annotated[
         Literal["copy", "link"],
-        typer.Option(help="Copy image files, or make symbolic links to them."),
+        typer.Option(help="Image files: copy them, or link (symbolic links to them)."),
     ] = "copy",
     shared: Shared,
 ) -> None:

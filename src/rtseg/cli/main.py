@@ -47,7 +47,7 @@ VERBS: dict[str, Verb] = {
     "train": Verb("rtseg.cli.train:train", "Train a recipe into a run folder, or resume a run."),
     "val": Verb("rtseg.cli.val:val", "Score a checkpoint on a data set."),
     "predict": Verb("rtseg.cli.predict:predict", "Segment images, folders or lists of images."),
-    "data": Verb("rtseg.cli.data:data", "Find, check, draw and convert data sets."),
+    "data": Verb("rtseg.cli.data:data", "Find, check, draw, convert and cache data sets."),
     "models": Verb("rtseg.cli.models:models", "List the networks, or explain one."),
     "env": Verb("rtseg.cli.env:env", "Show versions and hardware, for bug reports."),
 }
