@@ -17,6 +17,8 @@ from rtseg.data.native import NativeFolder
 from rtseg.errors import ConfigError
 from rtseg.structures import ClassInfo, Sample
 
+NAME = re.compile("[a-z_]+")
+FAULT_MAKERS = re.compile("(.*[Ff]ault(Error)?|open_picture|Problem)")
 PACKAGE = Path(__file__).parents[2] / "src" / "rtseg"
 
 
@@ -95,12 +97,15 @@ def kinds_in(folder: Path) -> Iterator[str]:
     """Yield the kind of every fault that is made in a folder of modules."""
     for path in folder.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and re.search("[Ff]ault|open_picture", ast.unparse(node)):
-                given = [item.value for item in node.keywords if item.arg in ("kind", "missing")]
-                first = node.args[:1] if ast.unparse(node.func) == "Fault" else []
-                for value in [*given, *first]:
-                    parts = [value.body, value.orelse] if isinstance(value, ast.IfExp) else [value]
-                    yield from (part.value for part in parts if isinstance(part, ast.Constant))
+            values: list[ast.expr | None] = []
+            if isinstance(node, ast.Call) and FAULT_MAKERS.fullmatch(ast.unparse(node.func)):
+                named = [item.value for item in node.keywords if item.arg in ("kind", "missing")]
+                values = [*node.args, *named]
+                values += [part for one in named for part in ast.iter_child_nodes(one)]
+            if isinstance(node, ast.FunctionDef) and FAULT_MAKERS.fullmatch(node.name):
+                values = node.args.kw_defaults
+            texts = [value.value for value in values if isinstance(value, ast.Constant)]
+            yield from (text for text in texts if NAME.fullmatch(str(text)))
 
 
 def test_both_halves_of_a_pair_are_examined_when_the_image_is_bad(tmp_path: Path) -> None:

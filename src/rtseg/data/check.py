@@ -55,6 +55,12 @@ FAULTS: Mapping[str, str] = {
     "too_large": "an image is above max_pixels, or claims pixels that its bytes cannot hold",
     "leakage": "the same file or the same pixels stand in two splits",
     "empty_class": "a class of data.yaml has no pixel in split train",
+    "missing_entry": "a JSON file does not describe a picture of segments",
+    "unlisted_segment": "a picture shows a segment that its JSON file does not list",
+    "missing_segment": "a JSON file lists a segment that has no pixel",
+    "overlapping_segments": "a JSON file lists a segment twice, so two claim the same pixels",
+    "wrong_area": "a JSON file gives another number of pixels for a segment than it has",
+    "bad_polygon": "an outline has too few points, or numbers that are none, or lies outside",
 }
 """What a check looks for: the kind of each fault and what it means."""
 
