@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rtseg.data.spec import Found, Gap
 
 SHOWN = 3
-"""Missing files that are named for each folder; `--json` names all."""
+"""Missing files of a split that are named; `--json` names all."""
 
 
 def list_sets(
@@ -49,24 +49,19 @@ def list_sets(
 
 
 def _gap_lines(item: Found) -> Iterator[str]:
-    """Say of each split what is missing: what it needs as a whole, then files by folder."""
+    """Say of each split what is missing: what it needs as a whole, then the first single files."""
     for split in dict.fromkeys(gap.split for gap in item.missing):
         gaps = [gap for gap in item.missing if gap.split == split]
-        parts = [_whole(gap) for gap in gaps if gap.kind != "file"]
-        folders: dict[Path, list[str]] = {}
-        for path in (Path(gap.path) for gap in gaps if gap.kind == "file"):
-            folders.setdefault(path.parent, []).append(path.name)
-        parts += [_listed(folder, names) for folder, names in folders.items()]
+        parts = []
         if split in item.images:
-            counts = f"{item.complete[split]:,} of {item.images[split]:,} images are complete"
-            parts.insert(0, counts)
+            parts.append(f"{item.complete[split]:,} of {item.images[split]:,} images are complete")
+        parts += [_whole(gap) for gap in gaps if gap.kind != "file"]
+        files = [gap.path for gap in gaps if gap.kind == "file"]
+        if files:
+            more = ", ..." if len(files) > SHOWN else ""
+            parts.append(f"missing files: {len(files):,} ({', '.join(files[:SHOWN])}{more})")
         yield f"{item.spec}: {split}: {'; '.join(parts)}"
 
 
 def _whole(gap: Gap) -> str:
     return f"{gap.path} {gap.what}" + (f" (files: {gap.files:,})" if gap.kind == "folder" else "")
-
-
-def _listed(folder: Path, names: list[str]) -> str:
-    more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
-    return f"missing in {folder}: {', '.join(names[:SHOWN])}{more}"

@@ -233,7 +233,7 @@ def _look(name: str, folder: Path) -> tuple[Path | None, Found]:
     missing: list[Gap] = []
     for split in splits:
         try:
-            dataset = open_data(spec, split)
+            dataset = DATASETS[name](root=folder, split=split)
         except ConfigError:
             continue  # the reader has no such split
         except DataError as error:
