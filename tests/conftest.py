@@ -81,3 +81,16 @@ def camvid_full_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with zipfile.ZipFile(source) as archive:
         archive.extractall(folder)
     return folder / "camvid11"
+
+
+@pytest.fixture(scope="session")
+def camvid_table() -> list[list[float]]:
+    """For each class of CamVid what was counted once over all masks, independently of the package.
+
+    Id; train pixels, share in percent, images, median-frequency and logarithmic weight; val and
+    test pixels.
+    """
+    text = _real_data("README.md").read_text(encoding="utf-8")
+    rows = [line.replace(",", "").split("|")[1:-1] for line in text.splitlines()]
+    counted = [row for row in rows if len(row) == 9 and row[0].strip().isdigit()]
+    return [[float(cell) for cell in (row[0], *row[2:])] for row in counted if "-" not in row[5]]

@@ -122,3 +122,25 @@ def test_faults_that_do_not_hinder_counting_are_no_matter_of_statistics(
     CORPUS["train image again in val"][1](clean, "a")
     assert main(["data", "stats", str(clean)]) == 0
     assert "could not" not in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------- real frames
+@pytest.mark.slow
+def test_numbers_of_all_frames_of_camvid_are_those_that_came_with_them(
+    camvid_full_root: Path, camvid_table: list[list[float]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, document = run_json(capsys, "check", f"camvid={camvid_full_root}")
+    assert (code, document["faults"], document["warnings"]) == (0, [], [])
+    splits, weights = document["splits"], document["weights"]["train"]["semantic"]
+    classes = splits["train"]["labels"]["semantic"]["classes"]
+    assert len(camvid_table) == len(classes) == 11
+    for row, item in zip(camvid_table, classes, strict=True):
+        number, train, share, images, median, log, val, test = row
+        assert (item["id"], item["pixels"], item["frames"]) == (number, train, images)
+        assert round(100 * item["share"], 4) == share
+        assert round(weights["median_frequency"][item["id"]], 4) == median
+        assert round(weights["inverse_log"][item["id"]], 4) == log
+        assert weights["none"][item["id"]] == 1
+        for split, pixels in (("val", val), ("test", test)):
+            counted = splits[split]["labels"]["semantic"]["classes"][item["id"]]["pixels"]
+            assert counted == pixels

@@ -208,3 +208,13 @@ def test_data_set_without_files_is_checked_too() -> None:
     ):
         report = check_dataset(InMemory(labels.astype(np.uint8)))
         assert [(fault.kind, fault.file) for fault in report.faults] == [(kind, "drawn/0")]
+
+
+@pytest.mark.slow
+def test_10000_clean_pairs_raise_no_false_alarm(tmp_path: Path) -> None:
+    train = tuple(f"{index:05d}" for index in range(9_998))
+    report = check(write_clean(tmp_path, train=train))
+    assert (report.faults, report.warnings) == ((), ())
+    assert [split.images for split in report.splits.values()] == [9_998, 2]
+    pixels = report.splits["train"].statistics["semantic"].pixels
+    assert pixels == tuple(9_998 * HEIGHT * columns for columns in (10, 10, 15))
