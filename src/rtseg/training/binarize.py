@@ -215,7 +215,7 @@ def _switch_inputs(session: Session, names: Sequence[str]) -> None:
 
 
 @torch.no_grad()
-def _forget(optimizer: Optimizer, parameters: Iterable[nn.Parameter]) -> None:
+def _forget(optimizer: Optimizer, parameters: Iterable[Tensor]) -> None:
     """Zero what an optimizer knows of parameters, the number of their steps too.
 
     decision: With its old number of steps, Adam's first update after the switch would be three
