@@ -179,8 +179,8 @@ def write_ids(root: Path, split: str, frame: str, values: object) -> None:
 
 def test_instance_ids_become_segments_and_groups_crowds(root: Path) -> None:
     # road 7, sky 23, cars 26000 and 26012, a group of cars 26, a person 24001, ego vehicle 1,
-    # a caravan 29003, which is not scored, and bicycles 33000.
-    values = [[7, 7, 23, 26000, 26012, 26, 26], [24001, 0, 1, 29003, 3, 33000, 7], [255] * 7]
+    # a caravan 29003, which is not scored, bicycles 33000, and 1000, which counts ego vehicles.
+    values = [[7, 7, 23, 26000, 26012, 26, 26], [24001, 0, 1, 29003, 1000, 33000, 7], [255] * 7]
     write_ids(root, "val", "lindau_000000_000005", values)
     dataset = Cityscapes(root, split="val", panoptic=True)
     assert dataset.kinds == ("semantic", "panoptic")

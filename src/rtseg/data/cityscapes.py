@@ -26,8 +26,12 @@ from rtseg.data.nested import NestedFrames
 from rtseg.errors import ConfigError
 from rtseg.structures import ClassInfo, Sample
 
-_SPLITS = {"train": ("train",), "val": ("val",), "trainval": ("train", "val")}
-_COARSE_SPLITS = {**_SPLITS, "train_extra": ("train_extra",)}
+_SPLITS = {
+    "train": ("train",),
+    "val": ("val",),
+    "trainval": ("train", "val"),
+    "train_extra": ("train_extra",),
+}
 _FOLDERS = {"fine": "gtFine", "coarse": "gtCoarse"}
 
 
@@ -63,6 +67,7 @@ class Cityscapes:
         panoptic: bool = False,
         annotations: Literal["fine", "coarse"] = "fine",
     ) -> None:
+        require_split(split, _SPLITS, reader="cityscapes")
         require_known(annotations, _FOLDERS, what="annotations", reader="cityscapes")
         if annotations == "fine" and split == "train_extra":
             raise ConfigError(
@@ -70,14 +75,12 @@ class Cityscapes:
                 where="cityscapes",
                 fix="set annotations: coarse",
             )
-        splits = _COARSE_SPLITS if annotations == "coarse" else _SPLITS
-        require_split(split, splits, reader="cityscapes")
         labels = _FOLDERS[annotations]
         self.tables, ends = _readers(masks, panoptic=panoptic)
         self.kinds: tuple[str, ...] = tuple(self.tables)
         folder = Path(root)
         self._frames = NestedFrames(
-            [(folder / "leftImg8bit" / part, folder / labels / part) for part in splits[split]],
+            [(folder / "leftImg8bit" / part, folder / labels / part) for part in _SPLITS[split]],
             image_end="_leftImg8bit",
             mask_ends=[f"_{labels}_{end}" for end in ends],
             fix=f"set root to the folder that holds leftImg8bit and {labels}",
