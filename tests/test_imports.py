@@ -47,6 +47,7 @@ TABLE = {
 # The top of the house may import every room above, and of itself what stands here.
 TOPS = {"__init__": "api", "api": "", "cli": "api", "__main__": "cli"}
 DISTRIBUTIONS = {"pillow": "PIL"}  # where the name to import is another one
+EXTRAS = ("train", "teachers")
 BROUGHT_ALONG = {"yaml"}  # by omegaconf, whose YAML errors are PyYAML's
 USED_BY_TORCH = {"tensorboard"}  # through torch.utils.tensorboard
 
@@ -174,12 +175,13 @@ def outside_imports(path: Path) -> set[str]:
 
 def test_the_code_imports_what_is_declared_and_nothing_else() -> None:
     used = set().union(*(outside_imports(path) for path in modules()))
-    declared = {import_name(package) for package in (*requirements("core"), *requirements("train"))}
+    sections = ("core", *EXTRAS)
+    declared = {import_name(package) for name in sections for package in requirements(name)}
     assert used - BROUGHT_ALONG == declared - USED_BY_TORCH
 
 
 def test_extras_are_imported_inside_functions_only() -> None:
-    extras = {import_name(package) for package in requirements("train")}
+    extras = {import_name(package) for name in EXTRAS for package in requirements(name)}
     for path in modules():
         tree = ast.parse(path.read_text(encoding="utf-8"))
         functions = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
@@ -196,7 +198,7 @@ def test_extras_are_imported_inside_functions_only() -> None:
                 assert not names & extras, f"{path}:{node.lineno}"
 
 
-@pytest.mark.parametrize("section", ["core", "train", "dev"])
+@pytest.mark.parametrize("section", ["core", *EXTRAS, "dev"])
 def test_oldest_versions_are_those_of_the_lower_bounds(section: str) -> None:
     text = (ROOT / "constraints" / "oldest.txt").read_text(encoding="utf-8")
     pins = dict(re.findall(r"^([\w.-]+)==([\d.]+)$", text, flags=re.MULTILINE))
@@ -205,7 +207,8 @@ def test_oldest_versions_are_those_of_the_lower_bounds(section: str) -> None:
     assert shortened == bounds
     rest = {name: re.sub(r"[.0]", "", pins[name][len(bound) :]) for name, bound in bounds.items()}
     assert set(rest.values()) == {""}, "a pin is newer than its bound"
-    together = {*requirements("core"), *requirements("train"), *requirements("dev")}
+    sections = ("core", *EXTRAS, "dev")
+    together = {package for name in sections for package in requirements(name)}
     assert set(pins) == together
     tested = (ROOT / "constraints" / "tested.txt").read_text(encoding="utf-8")
     assert set(re.findall(r"^([\w.-]+)==", tested, flags=re.MULTILINE)) == together

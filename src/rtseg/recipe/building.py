@@ -36,6 +36,7 @@ from rtseg.data.weights import class_weights as weights_by_class
 from rtseg.errors import ConfigError
 from rtseg.models import MODELS
 from rtseg.recipe.binarizing import binarized
+from rtseg.recipe.distilling import distilled, read_distillation
 from rtseg.recipe.reading import Recipe
 from rtseg.tasks import TASKS, WEIGHTING_KEYS, Task
 from rtseg.training.optim import OPTIMIZERS, SCHEDULES
@@ -93,6 +94,7 @@ def build(recipe: Recipe, *, model: nn.Module | None = None) -> Plan:
     checked = check(schedule, schedule_options, section="schedule", given=1)
     optimizer, optimizer_options = pick(OPTIMIZERS, sections["optimizer"], section="optimizer")
     rates = check(optimizer, optimizer_options, section="optimizer", given=1)
+    distillation = read_distillation(sections.get("distill"))
     network = (
         _Network(model)
         if model is not None
@@ -115,6 +117,8 @@ def build(recipe: Recipe, *, model: nn.Module | None = None) -> Plan:
         functools.partial(optimizer, **rates), functools.partial(schedule, **checked), info,
         notes=() if network.started is None else (network.started.note,), hooks=hooks,
     )  # fmt: skip
+    if distillation is not None:
+        plan = distilled(plan, distillation, run=recipe.run)
     plan.check()
     return plan
 

@@ -126,7 +126,7 @@ def batches(session: Session) -> Generator[Batch, None, None]:
         order,
         augment=data.augment,
         preprocess=data.preprocess,
-        target=session.plan.task.target,
+        target=data.target or session.plan.task.target,
         workers=data.workers,
     )
     iterator = iter(loader)

@@ -94,6 +94,8 @@ def start(plan: Plan, folder: Path, log: RunLog) -> Session:
     torch.manual_seed(options.seed + 1000 * fabric.global_rank)
     if options.channels_last:
         plan.model.to(memory_format=torch.channels_last)
+        if isinstance(plan.task, nn.Module):
+            plan.task.to(memory_format=torch.channels_last)
     step: Any = Step(plan.model, plan.task)
     optimizer = plan.optimizer(step)
     apply_schedule(optimizer, 1.0)  # records the base rates, which a resumed run has to find
@@ -120,22 +122,31 @@ def _fabric(options: TrainOptions) -> Any:
         raise MissingError(
             "training needs the package `lightning`", fix="pip install 'rtseg[train]'"
         ) from None
-    kind, _, index = options.device.partition(":")
-    if kind == "auto":
-        kind = "cuda" if torch.cuda.is_available() else "cpu"
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise MissingError("no CUDA device was found", where="train.device", fix="use device=cpu")
-    precision = options.precision
+    device, precision = device_of(options), options.precision
     if precision == "auto":
-        precision = "bf16" if native_bf16(kind) else "fp32"
+        precision = "bf16" if native_bf16(device.type) else "fp32"
     fabric = Fabric(
-        accelerator=kind,
-        devices=[int(index)] if index else options.devices,
+        accelerator=device.type,
+        devices=options.devices if device.index is None else [device.index],
         num_nodes=options.num_nodes,
         precision=PRECISIONS[precision],  # type: ignore[arg-type]
     )
     fabric.launch()
     return fabric
+
+
+def device_of(options: TrainOptions) -> torch.device:
+    """Return the device that options name, without an index if any will do.
+
+    Raises:
+        MissingError: It is CUDA, and there is none.
+    """
+    kind = options.device
+    if kind == "auto":
+        kind = "cuda" if torch.cuda.is_available() else "cpu"
+    if kind != "cpu" and not torch.cuda.is_available():
+        raise MissingError("no CUDA device was found", where="train.device", fix="use device=cpu")
+    return torch.device(kind)
 
 
 def _average(model: nn.Module, decay: float, ramp: float | None) -> AveragedModel:
