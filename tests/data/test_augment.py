@@ -55,7 +55,9 @@ def test_the_same_generator_gives_the_same_sample_and_another_one_another() -> N
 
 
 def test_a_switch_draws_as_many_numbers_on_as_off() -> None:
-    for augment in (Augment(), Augment(crop=(4, 4), scales=(0.5, 1.0), flip=0.5, brightness=0.2)):
+    for augment in (
+        Augment(), Augment(crop=(4, 4), scales=(0.5, 1.0), flip=0.5, brightness=0.2, recolor=0.5),
+    ):  # fmt: skip
         rng, reference = np.random.default_rng(5), np.random.default_rng(5)
         augment(sample_of(), rng, padding_color=GRAY)
         reference.random(DRAWS)
@@ -171,10 +173,39 @@ def test_brightness_multiplies_all_channels_alike() -> None:
     assert all(80 <= value[0, 0, 0] <= 120 for value in values)
 
 
+COLORS = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1}
+
+
+def test_colors_change_with_a_probability_and_then_as_ever() -> None:
+    sample = noise(6, 6)
+    always, half, never = (Augment(**COLORS, recolor=share) for share in (1.0, 0.5, 0.0))
+    changed = 0
+    for seed in range(200):
+        plain, full = sample.image.astype(np.float32), applied(always, sample, seed).image
+        assert np.array_equal(full, applied(Augment(**COLORS), sample, seed).image)
+        assert np.array_equal(applied(never, sample, seed).image, plain)
+        expected = np.random.default_rng(seed).random(DRAWS)[-1] < 0.5
+        found = applied(half, sample, seed).image
+        assert np.array_equal(found, full if expected else plain)
+        changed += int(expected)
+    assert 70 <= changed <= 130
+
+
+def test_whether_colors_change_leaves_the_geometry_alone() -> None:
+    options: dict[str, Any] = {"crop": (20, 24), "scale_range": (0.5, 2.0), "flip": 0.5, **COLORS}
+    for seed in range(10):
+        labels = [
+            applied(Augment(**options, recolor=share), noise(33, 47), seed).labels["semantic"]
+            for share in (0.0, 1.0)
+        ]
+        assert np.array_equal(*labels)
+
+
 @pytest.mark.parametrize(
     "options",
     [
         {"scales": (1.0,), "scale_range": (1.0, 2.0)}, {"flip": 1.5}, {"flip": -0.1}, {"hue": 0.6},
+        {"recolor": 1.1}, {"recolor": -0.1},
         {"scale_range": (2.0, 1.0)}, {"scales": (0.0,)}, {"crop": (0, 4)}, {"brightness": -0.1},
     ],
     ids=str,

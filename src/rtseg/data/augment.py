@@ -3,12 +3,15 @@
 Every number is drawn from the generator that is given, in a fixed order, so that a (seed, epoch,
 index) triple always gives the same crop, whichever process computes it. Labels are resized with
 nearest neighbour only.
+
+What is drawn is one `Change`. It can be applied to the image here or, with the images of a batch
+in one place, on another device (`rtseg.data.batch_augment`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,12 +23,12 @@ from rtseg.data.color import DISTORT_DRAWS, distort
 from rtseg.data.pixels import (
     Color,
     Size,
+    Window,
     choose,
     column,
-    label_maps,
+    cut_label,
     pad_image,
     pad_label,
-    resize_label,
     shortest_side,
     to_tensor,
     window_of,
@@ -36,8 +39,25 @@ from rtseg.structures import IGNORE_INDEX, Sample
 
 _FIRST = 8  # scale, brightness, contrast, saturation, hue, row and column of the crop, mirror
 _MORE_CROPS = 10
-DRAWS = _FIRST + DISTORT_DRAWS + 2 * _MORE_CROPS
+DRAWS = _FIRST + DISTORT_DRAWS + 2 * _MORE_CROPS + 1  # the last one: whether colors change
 """Random numbers that one sample takes, whatever the switches are."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """What happens to one sample, to its image and to its labels alike.
+
+    size: (H, W) that it is scaled to. window: rows and columns of the crop in there; they may lead
+    beyond it, and None is all of it. mirror: whether left and right change places. recolor: whether
+    brightness, contrast, saturation and hue change. draws: numbers in [0, 1), `DRAWS` of them, of
+    which the changes of color take theirs.
+    """
+
+    size: Size
+    window: Window | None
+    mirror: bool
+    recolor: bool
+    draws: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -54,8 +74,9 @@ class Augment:
     max_class_share: the crop is drawn again, at most 10 times, while one semantic class covers more
     than this share of its labelled pixels.
     flip: probability of a horizontal mirror. brightness, contrast, saturation: largest relative
-    change; hue: largest shift, as a share of the circle (0 to 0.5). distort: the photometric
-    distortion of `rtseg.data.color.distort`; padding keeps its color.
+    change; hue: largest shift, as a share of the circle (0 to 0.5); recolor: probability that an
+    image is changed in these at all. distort: the photometric distortion of
+    `rtseg.data.color.distort`; padding keeps its color.
     """
 
     crop: Size | None = None
@@ -66,6 +87,7 @@ class Augment:
     contrast: float = 0.0
     saturation: float = 0.0
     hue: float = 0.0
+    recolor: float = 1.0
     base_size: Size | None = None
     short_side: tuple[int, ...] | None = None
     max_long_side: int | None = None
@@ -90,10 +112,11 @@ class Augment:
                 "brightness, contrast and saturation must not be negative",
                 "0.2 changes by up to 20 %",
             )
-        if not 0 <= self.flip <= 1 or not 0 <= self.hue <= 0.5:
+        if not (0 <= self.flip <= 1 and 0 <= self.recolor <= 1 and 0 <= self.hue <= 0.5):
             raise _refusal(
-                f"flip {self.flip} must lie in 0..1 and hue {self.hue} in 0..0.5",
-                "0.5 mirrors every second image",
+                f"flip {self.flip} and recolor {self.recolor} must lie in 0..1 and hue {self.hue} "
+                "in 0..0.5",
+                "0.5 mirrors, or recolors, every second image",
             )
         if self.max_class_share is not None and not (self.crop and 0 < self.max_class_share <= 1):
             raise _refusal(
@@ -135,31 +158,64 @@ class Augment:
         Raises:
             DataError: `max_class_share` is set and the sample has no semantic labels.
         """
+        change, labels = self.draw(sample, rng)
+        image = self.picture(to_tensor(sample.image), change, padding_color=padding_color)
+        return replace(sample, image=image.permute(1, 2, 0).numpy(), labels=labels)
+
+    def draw(
+        self, sample: Sample, rng: np.random.Generator
+    ) -> tuple[Change, dict[str, NDArray[Any]]]:
+        """Return what happens to a sample, and its labels after that.
+
+        Args:
+            sample: As read.
+            rng: Source of every random number; `DRAWS` are drawn for each sample.
+
+        Raises:
+            DataError: `max_class_share` is set and the sample has no semantic labels.
+        """
         draws = rng.random(DRAWS)
-        image, labels = to_tensor(sample.image), label_maps(sample.labels)
-        source = (image.shape[-2], image.shape[-1])
-        size = self._scaled(source, draws[0])
-        if size != source:
-            image = F.resize(image, list(size), antialias=True)
-            labels = {kind: resize_label(label, size) for kind, label in labels.items()}
-        image = self._photometric(image, draws[1:5]).to(torch.float32)
+        size = self._scaled((sample.image.shape[0], sample.image.shape[1]), draws[0])
+        window = None
         if self.crop is not None:
-            places = np.concatenate([draws[5:7], draws[_FIRST + DISTORT_DRAWS :]])
-            window = self._window(sample, labels, size, places.reshape(-1, 2))
-            image = image[(slice(None), *window)]
-            labels = {kind: label[window] for kind, label in labels.items()}
+            places = np.concatenate([draws[5:7], draws[_FIRST + DISTORT_DRAWS : -1]])
+            window = self._window(sample, self.crop, size, places.reshape(-1, 2))
+        mirror, recolor = bool(draws[7] < self.flip), bool(draws[-1] < self.recolor)
+        change = Change(size, window, mirror, recolor, draws)
+        maps = {
+            kind: self._changed_label(label, kind, change)
+            for kind, label in sample.labels.items()
+            if label.ndim == 2
+        }
+        return change, with_maps(sample.labels, maps)
+
+    def _changed_label(self, label: NDArray[Any], kind: str, change: Change) -> Tensor:
+        changed = torch.from_numpy(cut_label(label, change.size, change.window))
+        if self.crop is not None:
+            changed = pad_label(changed, kind, self.crop)
+        return changed.flip(-1) if change.mirror else changed
+
+    def picture(self, image: Tensor, change: Change, *, padding_color: Color) -> Tensor:
+        """Return an image after a change, float32 (3, h, w) in 0-255, on its own device.
+
+        Args:
+            image: (3, H, W) as read, in 0-255.
+            change: What `draw` has returned for its sample.
+            padding_color: As in `__call__`.
+        """
+        if change.size != image.shape[-2:]:
+            image = F.resize(image, list(change.size), antialias=True)
+        if change.recolor:  # before the crop: contrast is about the mean of the whole image
+            image = self._photometric(image, change.draws[1:5])
+        if change.window is not None:
+            image = image[(slice(None), *change.window)]
+        image = image.to(torch.float32, memory_format=torch.contiguous_format)
         if self.distort:
-            image = distort(image, draws[_FIRST : _FIRST + DISTORT_DRAWS])
+            image = distort(image, change.draws[_FIRST : _FIRST + DISTORT_DRAWS])
         if self.crop is not None:
             color = column(padding_color if self.pad_value is None else self.pad_value)
-            image = pad_image(image, color, self.crop)
-            labels = {kind: pad_label(label, kind, self.crop) for kind, label in labels.items()}
-        if draws[7] < self.flip:
-            image = image.flip(-1)
-            labels = {kind: label.flip(-1) for kind, label in labels.items()}
-        return replace(
-            sample, image=image.permute(1, 2, 0).numpy(), labels=with_maps(sample.labels, labels)
-        )
+            image = pad_image(image, color.to(image.device), self.crop)
+        return image.flip(-1) if change.mirror else image
 
     def _scaled(self, source: Size, draw: float) -> Size:
         """Return the size that an image gets before the crop."""
@@ -190,28 +246,23 @@ class Augment:
         return image
 
     def _window(
-        self,
-        sample: Sample,
-        labels: Mapping[str, Tensor],
-        size: Size,
-        places: NDArray[np.float64],
-    ) -> tuple[slice, slice]:
+        self, sample: Sample, crop: Size, size: Size, places: NDArray[np.float64]
+    ) -> Window:
         """Return rows and columns of the crop; the last one is taken if none is mixed enough."""
-        assert self.crop is not None
         if self.max_class_share is None:
-            return window_of(size, self.crop, places[0])
-        if "semantic" not in labels:
+            return window_of(size, crop, places[0])
+        if "semantic" not in sample.labels:
             raise DataError(
                 "has no semantic labels, which max_class_share needs",
                 where=sample.path,
                 fix="remove data.augment.max_class_share",
             )
         for place in places:
-            window = window_of(size, self.crop, place)
-            inside = labels["semantic"][window]
-            counts = torch.bincount(inside[inside != IGNORE_INDEX])
+            window = window_of(size, crop, place)
+            inside = cut_label(sample.labels["semantic"], size, window)
+            counts = np.bincount(inside[inside != IGNORE_INDEX])
             total = int(counts.sum())
-            if total and int(counts.max()) <= self.max_class_share * total:
+            if total and counts.max() <= self.max_class_share * total:
                 break
         return window
 

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Sampler
 from rtseg.data.counters import AUGMENTATION, ORDER, counter_rng
 from rtseg.data.dataset import Dataset
 from rtseg.data.mixture import Mixture
+from rtseg.data.pixels import Size, to_tensor
 from rtseg.data.transforms import Augmentation, Preprocess
 from rtseg.errors import ConfigError, DataError, RtsegError
 from rtseg.structures import Batch, ImageMeta, Sample
@@ -144,21 +145,41 @@ class TrainCollate:
     def __call__(self, items: Sequence[TrainItem | RtsegError]) -> Batch | RtsegError:
         """Return a batch with images (B, 3, H, W) and one target for all of them."""
         try:
-            return self._stack(_readable(items))
+            samples = [item.sample for item in readable(items)]
+            sizes = [(sample.image.shape[0], sample.image.shape[1]) for sample in samples]
+            metas, target = self.labels(samples, sizes)
         except RtsegError as error:
             return error
-
-    def _stack(self, items: Sequence[TrainItem]) -> Batch:
         preprocess = self.preprocess.for_training()
-        fitted = [preprocess.fit(item.sample.image, path=item.sample.path) for item in items]
-        metas = tuple(item.meta for item in fitted)
-        images = _stacked([item.image for item in fitted], fix="set data.augment.crop")
-        samples = [
-            replace(item.sample, labels=preprocess.fit_labels(item.sample.labels, meta))
-            for item, meta in zip(items, metas, strict=True)
+        images = [
+            preprocess.fit_tensor(to_tensor(sample.image), meta)
+            for sample, meta in zip(samples, metas, strict=True)
         ]
-        faults = tuple(fault for item in items for fault in item.faults)
-        return Batch(images, self.target(samples), metas, faults)
+        return Batch(torch.stack(images), target, metas, faults_of(items))
+
+    def labels(
+        self, samples: Sequence[Sample], sizes: Sequence[Size]
+    ) -> tuple[tuple[ImageMeta, ...], Any]:
+        """Return how the images of samples are fitted, and the target of their fitted labels.
+
+        Args:
+            samples: Augmented samples; their images are not looked at.
+            sizes: (H, W) of each image.
+
+        Raises:
+            RtsegError: Images would differ in size, or labels do not fit the task.
+        """
+        preprocess = self.preprocess.for_training()
+        metas = tuple(
+            preprocess.measure(size, path=sample.path)
+            for sample, size in zip(samples, sizes, strict=True)
+        )
+        _require_one_size([_padded(meta) for meta in metas], fix="set data.augment.crop")
+        fitted = [
+            replace(sample, labels=preprocess.fit_labels(sample.labels, meta))
+            for sample, meta in zip(samples, metas, strict=True)
+        ]
+        return metas, self.target(fitted)
 
 
 EvalItem = tuple[Sample, torch.Tensor, ImageMeta]
@@ -192,27 +213,29 @@ class EvalCollate:
     def __call__(self, items: Sequence[EvalItem | RtsegError]) -> Batch | RtsegError:
         """Return a batch with images (B, 3, H, W) and a tuple of B targets."""
         try:
-            samples, images, metas = zip(*_readable(items), strict=True)
+            samples, images, metas = zip(*readable(items), strict=True)
             targets = tuple(self.target([sample]) for sample in samples)
-            stacked = _stacked(images, fix="score them one by one")
+            _require_one_size([_padded(meta) for meta in metas], fix="score them one by one")
         except RtsegError as error:
             return error
-        return Batch(stacked, targets, tuple(metas))
+        return Batch(torch.stack(images), targets, tuple(metas))
 
 
-def _stacked(images: Sequence[torch.Tensor], *, fix: str) -> torch.Tensor:
-    """Return images (3, H, W) as (B, 3, H, W); `fix` says what helps when their sizes differ."""
-    sizes = {tuple(image.shape[-2:]) for image in images}
-    if len(sizes) > 1:
+def _padded(meta: ImageMeta) -> Size:
+    return meta.input_size[0] + meta.padding[0], meta.input_size[1] + meta.padding[1]
+
+
+def _require_one_size(sizes: Sequence[Size], *, fix: str) -> None:
+    """Raise unless all images of a batch have one size; `fix` says what helps."""
+    if len(set(sizes)) > 1:
         raise ConfigError(
-            f"images of one batch differ in size: {sorted(sizes)}",
+            f"images of one batch differ in size: {sorted(set(sizes))}",
             where="train.batch_size",
             fix=f"{fix} (or set a batch size of 1)",
         )
-    return torch.stack(list(images))
 
 
-def _readable(items: Sequence[T | RtsegError]) -> list[T]:
+def readable(items: Sequence[T | RtsegError]) -> list[T]:
     """Return the items, or raise the first error among them."""
     for item in items:
         if isinstance(item, RtsegError):
@@ -220,7 +243,12 @@ def _readable(items: Sequence[T | RtsegError]) -> list[T]:
     return [item for item in items if not isinstance(item, RtsegError)]
 
 
-def opened(batches: Iterable[Batch | RtsegError]) -> Iterator[Batch]:
+def faults_of(items: Sequence[TrainItem | RtsegError]) -> tuple[str, ...]:
+    """Return the names of all images that could not be read."""
+    return tuple(fault for item in items if isinstance(item, TrainItem) for fault in item.faults)
+
+
+def opened(batches: Iterable[T | RtsegError]) -> Iterator[T]:
     """Yield batches; raise an error that a reading process has sent instead of one.
 
     Errors travel as values because a loader would bury their one sentence in a traceback.
@@ -239,13 +267,14 @@ def train_loader(
     preprocess: Preprocess,
     target: TargetFunction,
     workers: int,
-) -> DataLoader[Batch | RtsegError]:
+    collate: Callable[[Preprocess, TargetFunction], Callable[..., Any]] = TrainCollate,
+) -> DataLoader[Any]:
     """Return the endless loader of training batches (close its iterator to end the workers)."""
     return DataLoader(
         TrainView(dataset, augment, preprocess, seed=batches.seed),  # type: ignore[arg-type]
         batch_sampler=batches,
         num_workers=workers,
-        collate_fn=TrainCollate(preprocess, target),
+        collate_fn=collate(preprocess, target),
         pin_memory=torch.cuda.is_available(),
         # A loader draws a number on creation; it must not come from the run's random state.
         generator=torch.Generator().manual_seed(0),

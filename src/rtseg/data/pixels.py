@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms.v2 import functional as F
 
 from rtseg.structures import IGNORE_INDEX
 
 Size = tuple[int, int]
 Color = tuple[float, float, float]
+Window = tuple[slice, slice]
+"""Rows and columns of a part of an image; what leads beyond the image is left out."""
 
 VOID = {"panoptic": 0}
 """Label value of padded pixels by kind; all other kinds use `IGNORE_INDEX`."""
@@ -24,8 +24,12 @@ BINARY_KINDS = ("drivable", "lane")
 
 
 def to_tensor(image: NDArray[Any]) -> Tensor:
-    """Return a copy of an image (H, W, 3) as a tensor (3, H, W) of the same type."""
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+    """Return an image (H, W, 3) as a tensor (3, H, W) of the same type.
+
+    It may share the memory of the image, so that it must not be written to.
+    """
+    usable = image.flags.writeable and min(image.strides, default=0) >= 0
+    return torch.from_numpy(image if usable else np.array(image)).permute(2, 0, 1)
 
 
 def column(color: Color) -> Tensor:
@@ -69,11 +73,32 @@ def choose(choices: tuple[Any, ...], draw: float) -> Any:
 
 # ---------------------------------------------------------------- label maps
 def resize_label(label: Tensor, size: Size) -> Tensor:
-    """Resize a label map (H, W) with nearest neighbour."""
-    resized: Tensor = F.resize(
-        label[None], list(size), interpolation=InterpolationMode.NEAREST_EXACT
-    )[0]
-    return resized
+    """Resize a label map (H, W) with nearest neighbor; see `cut_label`."""
+    return torch.from_numpy(cut_label(label.numpy(), size))
+
+
+def cut_label(label: NDArray[Any], size: Size, window: Window | None = None) -> NDArray[Any]:
+    """Resize a label map (H, W) with nearest neighbor, and cut a window out of the result.
+
+    A pixel shows the one under its center, of two neighbors the latter. decision: computed in whole
+    numbers, since libraries decide such ties by rounding errors, other ones for each type.
+
+    Args:
+        label: Of any type; it is not changed, and the result shares no memory with it.
+        size: (h, w) of the whole result.
+        window: Rows and columns of it that are wanted; only these are looked up. None: all.
+    """
+    rows, columns = window or (slice(None), slice(None))
+    if label.shape == size:
+        return label[rows, columns].copy()
+    height, width = label.shape
+    across = label.take(_nearest(height, size[0])[rows], axis=0)
+    return across.take(_nearest(width, size[1])[columns], axis=1)
+
+
+def _nearest(length: int, target: int) -> NDArray[np.int64]:
+    """Return which of `length` pixels in a row each of `target` pixels shows."""
+    return (2 * np.arange(target, dtype=np.int64) + 1) * length // (2 * target)
 
 
 def cover_label(label: Tensor, size: Size) -> Tensor:
@@ -93,6 +118,8 @@ def pad_label(label: Tensor, kind: str, size: Size, offset: Size = (0, 0)) -> Te
     offset: row and column of its first pixel there.
     """
     (top, left), (height, width) = offset, label.shape
+    if size == (height, width):
+        return label
     full = label.new_full(size, VOID.get(kind, IGNORE_INDEX))
     full[top : top + height, left : left + width] = label
     return full
@@ -101,12 +128,14 @@ def pad_label(label: Tensor, kind: str, size: Size, offset: Size = (0, 0)) -> Te
 def pad_image(image: Tensor, color: Tensor, size: Size, offset: Size = (0, 0)) -> Tensor:
     """Put an image (3, h, w) into one of `size` that has one color (3, 1, 1) elsewhere."""
     (top, left), (height, width) = offset, image.shape[-2:]
+    if size == (height, width):
+        return image
     full = color.expand(3, *size).clone()
     full[:, top : top + height, left : left + width] = image
     return full
 
 
-def window_of(size: Size, window: Size, draws: NDArray[np.float64]) -> tuple[slice, slice]:
+def window_of(size: Size, window: Size, draws: NDArray[np.float64]) -> Window:
     """Return rows and columns of a window inside of an image; all places are equally likely.
 
     Args:

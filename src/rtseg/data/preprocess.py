@@ -128,7 +128,7 @@ class Preprocess:
     def normalize(self, image: Tensor) -> Tensor:
         """Return (image - mean) / std as float32; image (..., 3, H, W) in 0-255."""
         mean, std = column(self.mean).to(image.device), column(self.std).to(image.device)
-        return (image.to(torch.float32) - mean) / std
+        return (image.to(torch.float32) - mean).div_(std)
 
     def fit(self, image: NDArray[Any], *, path: str = "") -> Fitted:
         """Resize by the size rule, normalize, and pad.
@@ -137,17 +137,27 @@ class Preprocess:
             image: (H, W, 3) RGB in 0-255, uint8 or float32.
             path: Kept in the result's meta.
         """
-        source = (image.shape[0], image.shape[1])
+        meta = self.measure((image.shape[0], image.shape[1]), path=path)
+        return Fitted(self.fit_tensor(to_tensor(image), meta), meta)
+
+    def measure(self, source: Size, *, path: str = "") -> ImageMeta:
+        """Return how an image of a size (H, W) will be fitted."""
         inner = self._input_size(source)
-        tensor = F.resize(to_tensor(image), list(inner), antialias=self.antialias)
-        tensor = self.normalize(tensor)
         outer = self.letterbox or (inner[0] + -inner[0] % self.stride,
                                    inner[1] + -inner[1] % self.stride)  # fmt: skip
         padding = (outer[0] - inner[0], outer[1] - inner[1])
         offset = (padding[0] // 2, padding[1] // 2) if self.letterbox else (0, 0)
-        if padding != (0, 0):
-            tensor = pad_image(tensor, self.normalize(column(self.padding_color)), outer, offset)
-        return Fitted(tensor, ImageMeta(path, source, inner, padding, offset))
+        return ImageMeta(path, source, inner, padding, offset)
+
+    def fit_tensor(self, image: Tensor, meta: ImageMeta) -> Tensor:
+        """Do to an image (3, H, W) in 0-255 what `measure` has said; on the image's device."""
+        tensor = F.resize(image, list(meta.input_size), antialias=self.antialias)
+        tensor = self.normalize(tensor)
+        if meta.padding == (0, 0):
+            return tensor
+        color = self.normalize(column(self.padding_color).to(tensor.device))
+        outer = (tensor.shape[-2] + meta.padding[0], tensor.shape[-1] + meta.padding[1])
+        return pad_image(tensor, color, outer, meta.offset)
 
     def _input_size(self, source: Size) -> Size:
         if self.size is not None:
