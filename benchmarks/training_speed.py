@@ -71,6 +71,7 @@ def measure(way: dict[str, Any], arguments: argparse.Namespace, pipe: Any) -> No
     from rtseg.data.transforms import Augment, Preprocess
     from rtseg.tasks.semantic import SemanticTask
     from rtseg.training.loop import batches, train_step
+    from rtseg.training.memory import freed_memory_kept
     from rtseg.training.optim import adam, poly
     from rtseg.training.options import Plan, TrainData, TrainOptions
     from rtseg.training.run_log import RunLog
@@ -89,7 +90,8 @@ def measure(way: dict[str, Any], arguments: argparse.Namespace, pipe: Any) -> No
     losses, seconds = [], []
     with tempfile.TemporaryDirectory() as folder:
         session = start(plan, Path(folder), RunLog(None, display=lambda _: None))
-        with contextlib.closing(batches(session)) as source:
+        memory = freed_memory_kept(session.fabric.device.type)
+        with memory, contextlib.closing(batches(session)) as source:
             for _ in range(arguments.steps):
                 began = time.perf_counter()
                 losses.append(train_step(session, [next(source)])["loss"])

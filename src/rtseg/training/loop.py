@@ -18,10 +18,12 @@ from typing import Any, Self
 
 import torch
 
+from rtseg.data.batch_augment import way_to
 from rtseg.data.loader import TrainBatches, eval_loader, opened, train_loader
 from rtseg.errors import DataError, InterruptedRunError, RtsegError
 from rtseg.evaluation import evaluate
 from rtseg.structures import Batch
+from rtseg.training.memory import freed_memory_kept
 from rtseg.training.optim import apply_schedule
 from rtseg.training.options import Plan
 from rtseg.training.run_log import RunLog
@@ -54,6 +56,7 @@ def fit(plan: Plan, folder: Path, log: RunLog, *, resume: bool = False) -> dict[
     session.log.open(step=session.step)
     with (
         contextlib.closing(session.log),
+        freed_memory_kept(session.fabric.device.type),
         contextlib.closing(batches(session)) as source,
         StopSignals() as signals,
     ):
@@ -121,17 +124,19 @@ def batches(session: Session) -> Generator[Batch, None, None]:
         rank=fabric.global_rank,
         world=fabric.world_size,
     )
+    way = way_to(data.augment, data.preprocess, on=data.augment_on, device=fabric.device)
     loader = train_loader(
         data.train,
         order,
-        augment=data.augment,
+        augment=way.augment,
         preprocess=data.preprocess,
+        collate=way.collate,
         target=data.target or session.plan.task.target,
         workers=data.workers,
     )
     iterator = iter(loader)
     try:
-        yield from opened(iterator)
+        yield from map(way.finish, opened(iterator))
     finally:
         if data.workers:
             iterator._shutdown_workers()  # type: ignore[attr-defined]
