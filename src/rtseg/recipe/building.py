@@ -106,7 +106,7 @@ def build(recipe: Recipe, *, model: nn.Module | None = None) -> Plan:
         json.loads(json.dumps(asdict(preprocess))), sections,
         _facts(recipe, options, data, network.started),
     )  # fmt: skip
-    reading = {key: data[key] for key in ("workers", "max_bad") if key in data}
+    reading = {key: data[key] for key in ("workers", "max_bad", "augment_on") if key in data}
     train_data = TrainData(
         train_set, val_set, augment, preprocess,
         **check(TrainData, reading, section="data", given=4),
@@ -256,8 +256,10 @@ def _loss_weights(
         return None
     if not isinstance(class_weights, str):
         return class_weights
-    mixed = isinstance(train_set, Mixture)
-    statistics = mixed_statistics(train_set) if mixed else class_statistics(train_set)
+    if isinstance(train_set, Mixture):
+        statistics = mixed_statistics(train_set)
+    else:
+        statistics = class_statistics(train_set)
     return weights_by_class(statistics, scheme=class_weights, offset=inverse_log_offset)
 
 

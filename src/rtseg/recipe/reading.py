@@ -26,6 +26,7 @@ DATA_KEYS = (
     "train",
     "val",
     "augment",
+    "augment_on",
     "preprocess",
     "mask_resize",
     "score_at",

@@ -14,6 +14,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from rtseg.checkpoint import ModelInfo
+from rtseg.data.batch_augment import way_to
 from rtseg.data.dataset import Dataset
 from rtseg.data.loader import TargetFunction, TrainBatches
 from rtseg.data.mixture import Mixture
@@ -121,6 +122,8 @@ class TrainData:
     augment, preprocess: Transforms of training images, and of all images.
     workers: Reading processes.
     max_bad: Share of unreadable training images at which the run ends.
+    augment_on: Whether images are augmented where they are read, or on the device that trains, with
+        the same results.
     select: Whether `val` may choose the best checkpoint; never so on a test split.
     target: Makes the targets of training batches; None: the task does.
     """
@@ -131,6 +134,7 @@ class TrainData:
     preprocess: Preprocess
     workers: int = 0
     max_bad: float = 0.001
+    augment_on: Literal["loader", "device"] = "loader"
     select: bool = True
     target: TargetFunction | None = None
 
@@ -141,6 +145,7 @@ class TrainData:
                 where="data",
                 fix="0 workers read in the main process; max_bad 0.001 is one image in 1000",
             )
+        way_to(self.augment, self.preprocess, on=self.augment_on, device=torch.device("cpu"))
 
     @property
     def source(self) -> int | Mixture:
