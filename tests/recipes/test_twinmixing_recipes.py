@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,8 @@ RECIPES = {
     "twinmixing/bdd100k_tiny@groups_4": 100_704,
     "twinmixing/bdd100k_tiny@groups_8": 99_232,
     "twinmixing/synthetic": 98_176,
+    "twinmixing/synthetic_camvid_base": 434_085,
+    "twinmixing/synthetic_camvid_tiny": 98_176,
 }
 PAPER = [name for name in RECIPES if "bdd100k" in name]
 SHRUNK = (
@@ -177,3 +180,61 @@ def test_one_step_learns_both_maps(
     assert all(value.isfinite().all() for value in after.values())
     changed = [key for key, value in after.items() if not torch.equal(value, before[key])]
     assert len(changed) > 0.5 * len(before)
+
+
+@pytest.fixture(scope="module")
+def camvid(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two frames of noise in the layout of CamVid's release of 11 classes; 3 is the road."""
+    root = tmp_path_factory.mktemp("camvid_sets")
+    rng = np.random.default_rng(0)
+    for folder in ("train", "trainannot"):
+        (root / "camvid" / folder).mkdir(parents=True)
+        for index in range(2):
+            size = (72, 128, 3) if folder == "train" else (72, 128)
+            values = rng.choice([0, 3, 11], size).astype(np.uint8)
+            Image.fromarray(values).save(root / "camvid" / folder / f"{index}.png")
+    lines = [f"train/{index}.png trainannot/{index}.png\n" for index in range(2)]
+    (root / "camvid" / "train.txt").write_text("".join(lines))
+    return root
+
+
+@pytest.mark.parametrize("camvid_weight", [2, 32])
+def test_one_step_of_joint_training(
+    camvid: Path, monkeypatch: pytest.MonkeyPatch, camvid_weight: int
+) -> None:
+    monkeypatch.setenv("RTSEG_DATASETS", str(camvid))
+    small = (
+        "data.train.0.size=[48,64]", "data.train.0.length=4", "data.augment.crop=[64,64]",
+        f"data.train.1.weight={camvid_weight}", "train.batch_size=8", "data.workers=0",
+    )  # fmt: skip
+    plan = build(read_recipe("twinmixing/synthetic_camvid_tiny", small))
+    assert plan.data.epoch_length == 4 + 2 * camvid_weight
+    order = TrainBatches(plan.data.source, batch_size=8, seed=0)
+    loader = train_loader(
+        plan.data.train, order, augment=plan.data.augment, preprocess=plan.data.preprocess,
+        target=plan.task.target, workers=0,
+    )  # fmt: skip
+    batches = itertools.islice(opened(iter(loader)), 8)
+    # With weight 32 there is a batch of CamVid alone, in which no lane is known.
+    batch = next(
+        item for item in batches
+        if camvid_weight == 2 or all("camvid" in meta.path for meta in item.meta)
+    )  # fmt: skip
+    scenes = torch.tensor([meta.path.startswith("synthetic") for meta in batch.meta])
+    labelled = (batch.target.lane != 255).flatten(1).any(1)
+    assert torch.equal(labelled, scenes)
+    assert (batch.target.drivable != 255).flatten(1).any(1).all()
+    terms = plan.task.training_step(plan.model.train(), batch)
+    lane = terms["lane_focal"] + terms["lane_tversky"]
+    assert (float(lane.detach()) == 0) == (camvid_weight == 32)
+    torch.stack(list(terms.values())).sum().backward()
+    gradients = {
+        name: parameter.grad for name, parameter in plan.model.named_parameters()
+        if parameter.grad is not None
+    }  # fmt: skip
+    assert all(item.isfinite().all() for item in gradients.values())
+    assert any(item.any() for name, item in gradients.items() if "lane" not in name)
+    if camvid_weight == 32:
+        only_lane = [item for name, item in gradients.items() if "lane" in name]
+        assert only_lane
+        assert not any(item.any() for item in only_lane)
