@@ -60,6 +60,8 @@ def _rows(folder: str) -> Iterator[tuple[str, str, str]]:
 
 
 def _scores(published: Mapping[str, float]) -> str:
+    if not published:
+        return "published without a number"
     return "published " + ", ".join(f"{name} {value}" for name, value in published.items())
 
 

@@ -11,20 +11,30 @@ import torch
 from PIL import Image
 from torch import nn
 
+from recipes.toy_data import stand_in, teacher
 from rtseg.benchmark.complexity import count_parameters
 from rtseg.config import check, pick
+from rtseg.data import DATASETS
 from rtseg.data.loader import TrainBatches, opened, train_loader
+from rtseg.errors import ConfigError
 from rtseg.models import MODELS
 from rtseg.recipe import build, list_recipes, read_recipe
+from rtseg.structures import Batch, SemanticTarget
+from rtseg.training.distill import DistilledTask
 from rtseg.training.optim import OPTIMIZERS, SCHEDULES, apply_schedule
+from rtseg.training.teachers import TEACHERS
 
 AUX_S, AUX_B = 38_419, 150_547
 # Parameters with 19 classes (11, 150, 1000 where the data have those), auxiliary head included.
 RECIPES = {
     "bsdnet/ade20k_b": 16_182_742 + AUX_B + 131 * 129,
+    "bsdnet/ade20k_b@sidm_ade20k_b": 16_182_742 + AUX_B + 131 * 129,
     "bsdnet/ade20k_s": 4_371_254 + AUX_S + 131 * 65,
+    "bsdnet/ade20k_s@sidm_ade20k_s": 4_371_254 + AUX_S + 131 * 65,
     "bsdnet/camvid_b": 16_147_019 + AUX_B - 8 * 129,
+    "bsdnet/camvid_b@sidm_camvid_b": 16_147_019 + AUX_B - 8 * 129,
     "bsdnet/camvid_s": 4_353_323 + AUX_S - 8 * 65,
+    "bsdnet/camvid_s@sidm_camvid_s": 4_353_323 + AUX_S - 8 * 65,
     "bsdnet/cityscapes_b": 16_149_075 + AUX_B,
     "bsdnet/cityscapes_b@baseline": 16_290_899 + AUX_B,
     "bsdnet/cityscapes_b@block_cfblock": 19_004_755 + AUX_B,
@@ -33,18 +43,38 @@ RECIPES = {
     "bsdnet/cityscapes_b@block_mscan": 13_931_347 + AUX_B,
     "bsdnet/cityscapes_b@block_resblock": 17_857_875 + AUX_B,
     "bsdnet/cityscapes_b@block_segformer": 14_642_003 + AUX_B,
+    "bsdnet/cityscapes_b@context_aspp": 15_491_795 + AUX_B,
+    "bsdnet/cityscapes_b@context_dappm": 14_582_099 + AUX_B,
+    "bsdnet/cityscapes_b@context_dasp_max": 16_149_075 + AUX_B,
+    "bsdnet/cityscapes_b@cwd": 16_149_075 + AUX_B,
     "bsdnet/cityscapes_b@fcb": 14_582_099 + AUX_B,
+    "bsdnet/cityscapes_b@ofa": 16_149_075 + AUX_B,
+    "bsdnet/cityscapes_b@sctnet_sidm_seg100": 17_437_779 + AUX_B,
+    "bsdnet/cityscapes_b@sidm_seg100": 16_149_075 + AUX_B,
+    "bsdnet/cityscapes_b@theta_10": 16_149_075 + AUX_B,
+    "bsdnet/cityscapes_b@theta_11": 16_149_075 + AUX_B,
+    "bsdnet/cityscapes_b@theta_12": 16_149_075 + AUX_B,
+    "bsdnet/cityscapes_b@theta_13": 16_149_075 + AUX_B,
+    "bsdnet/cityscapes_b@theta_14": 16_149_075 + AUX_B,
+    "bsdnet/cityscapes_b@theta_16": 16_149_075 + AUX_B,
     "bsdnet/cityscapes_b_seg75": 16_149_075 + AUX_B,
     "bsdnet/cityscapes_b_seg75@baseline_seg50": 16_290_899 + AUX_B,
     "bsdnet/cityscapes_b_seg75@baseline_seg75": 16_290_899 + AUX_B,
     "bsdnet/cityscapes_b_seg75@fcb_seg50": 14_582_099 + AUX_B,
     "bsdnet/cityscapes_b_seg75@fcb_seg75": 14_582_099 + AUX_B,
+    "bsdnet/cityscapes_b_seg75@sctnet_sidm_seg50": 17_437_779 + AUX_B,
+    "bsdnet/cityscapes_b_seg75@sctnet_sidm_seg75": 17_437_779 + AUX_B,
     "bsdnet/cityscapes_b_seg75@seg50": 16_149_075 + AUX_B,
+    "bsdnet/cityscapes_b_seg75@sidm_seg50": 16_149_075 + AUX_B,
+    "bsdnet/cityscapes_b_seg75@sidm_seg75": 16_149_075 + AUX_B,
     "bsdnet/cityscapes_s": 4_354_355 + AUX_S,
+    "bsdnet/cityscapes_s@sidm_s_seg50": 4_354_355 + AUX_S,
+    "bsdnet/cityscapes_s@sidm_s_seg75": 4_354_355 + AUX_S,
     "bsdnet/imagenet_b": 13_424_296,
     "bsdnet/imagenet_s": 3_799_368,
     "bsdnet/synthetic": 4_354_355 + AUX_S,
 }
+SMALL = ("data.augment.crop=[64,64]", "data.augment.base_size=[48,64]")
 CLASSES = {"camvid": 11, "cityscapes": 19, "ade20k": 150, "image_folder": 1000, "synthetic": 19}
 # Base learning rate of the trunk, weight decay, smallest rate, scale range and crop.
 # Source: the paper, section 4.1; the smallest rate and ADE20K's scale range are SCTNet's.
@@ -121,8 +151,47 @@ def test_test_scales_are_the_published_ones() -> None:
 def test_sizes_differ_in_the_network_only() -> None:
     for data in ("camvid", "ade20k", "imagenet"):
         small, base = (read_recipe(f"bsdnet/{data}_{size}").sections for size in "sb")
+        if "distill" in base:
+            teachers = [item["distill"]["teacher"]["path"] for item in (small, base)]
+            assert teachers == [f"teachers/segformer_{size}_{data}" for size in ("b2", "b3")]
+            small["distill"]["teacher"] = base["distill"]["teacher"]
         assert {**small, "model": base["model"]} == base
         assert base["model"]["name"] == small["model"]["name"].replace("bsdnet_s", "bsdnet_b")
+
+
+# ---------------------------------------------------------------- distillation
+def test_recipes_learn_from_no_teacher_unless_a_row_says_so() -> None:
+    sections = {name.partition("/")[2]: read_recipe(name).sections for name in RECIPES}
+    rows = {name: item["distill"] for name, item in sections.items() if "distill" in item}
+    modes = {name: section["mode"] for name, section in rows.items()}
+    taught = {name for name in modes if any(part in name for part in ("sidm", "context_", "theta"))}
+    single = {"cityscapes_b@cwd": "cwd", "cityscapes_b@ofa": "ofa"}
+    assert {name for name, mode in modes.items() if mode == "both"} == taught
+    assert len(taught) == 21
+    assert {name: mode for name, mode in modes.items() if mode in ("cwd", "ofa")} == single
+    assert all(modes[name] == "none" for name in modes.keys() - taught - single.keys())
+    for name, section in rows.items():
+        small = sections[name]["model"]["name"] == "bsdnet_s"
+        data = sections[name]["data"]["train"]["name"]
+        wanted = f"teachers/segformer_{'b2' if small else 'b3'}_{data}"
+        assert section["teacher"]["path"] == wanted
+        assert section["theta"] == (int(name[-2:]) / 10 if "theta_" in name else 1.5)
+
+
+@pytest.mark.parametrize("network", ["bsdnet_s", "sctnet_s"])
+def test_rows_with_a_teacher_add_both_terms(network: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(TEACHERS, "segformer", teacher)
+    monkeypatch.setitem(DATASETS, "camvid", stand_in("camvid"))
+    sizes = (*SMALL, "data.preprocess.size=[64,64]", f"model.name={network}")
+    plan = build(read_recipe("bsdnet/camvid_s@sidm_camvid_s", [*sizes, "train.batch_size=2"]))
+    assert isinstance(plan.task, DistilledTask)
+    projections = plan.task.projections
+    assert sum(item.numel() for item in projections.parameters()) == 172_864
+    target = SemanticTarget(torch.randint(0, 11, (2, 64, 64)))
+    terms = plan.task.training_step(plan.model, Batch(torch.randn(2, 3, 64, 64), target, ()))
+    assert list(terms) == ["loss", "aux", "cwd", "ofa"]
+    with pytest.raises(ConfigError, match=r"distill\.misspelt is unknown"):
+        build(read_recipe("bsdnet/camvid_s@sidm_camvid_s", ["distill.misspelt=1"]))
 
 
 # ---------------------------------------------------------------- one step
@@ -157,7 +226,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-SMALL = ("data.augment.crop=[64,64]", "data.augment.base_size=[48,64]")
 STEPS: dict[str, tuple[str, ...]] = {
     "bsdnet/cityscapes_s": SMALL,
     "bsdnet/camvid_s": (*SMALL, "data.preprocess.size=[64,64]"),

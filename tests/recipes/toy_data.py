@@ -8,11 +8,14 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from torch import Tensor, nn
 
 from rtseg.data import DATASETS
 from rtseg.data.ade20k_classes import ADE20K_CLASSES
 from rtseg.data.cityscapes_classes import CITYSCAPES_CLASSES
-from rtseg.structures import IGNORE_INDEX, ClassInfo, Sample, Segment
+from rtseg.data.transforms import Preprocess
+from rtseg.structures import IGNORE_INDEX, ClassInfo, Sample, Segment, SemanticOutput
+from rtseg.training.teachers import Teacher
 
 HEIGHT, WIDTH = 48, 64
 
@@ -43,7 +46,7 @@ class Noise:
     def __init__(self, name: str, options: dict[str, Any]) -> None:
         self.classes = CLASSES[name]
         self.length = 1024 if name == "image_folder" else 64
-        self.kinds = KINDS.get(name, ("semantic",))
+        self.kinds = tuple(options.get("kinds") or KINDS.get(name, ("semantic",)))
         if options.get("panoptic"):
             self.kinds = (*self.kinds, "panoptic")
 
@@ -82,3 +85,26 @@ def stand_in(name: str) -> Callable[..., Noise]:
     build.__annotations__ = typing.get_type_hints(reader.__init__)
     build.__signature__ = inspect.signature(reader)  # type: ignore[attr-defined]
     return build
+
+
+class Stages(nn.Module):
+    """A network with the sizes and widths of what BSDNet reads of a SegFormer."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.stage3, self.stage4 = nn.Conv2d(3, 320, 1, 16), nn.Conv2d(320, 512, 1, 2)
+        self.head = nn.Conv2d(3, num_classes, 1, 4)
+
+    def forward(self, images: Tensor) -> SemanticOutput:
+        self.stage4(self.stage3(images))
+        return SemanticOutput(self.head(images))
+
+
+def teacher(*, path: str, download: bool = False, names: str = "compare") -> Teacher:
+    """Return a stand-in for a SegFormer with the classes of the data that its path ends with."""
+    classes = CLASSES[path.rsplit("_", 1)[1]]
+    assert not download
+    assert (names == "trust") == ("ade20k" in path)
+    spelt = tuple(item.name for item in classes)
+    network = Stages(len(classes)).eval().requires_grad_(requires_grad=False)
+    return Teacher(network, spelt, Preprocess(), path, "0" * 64)
