@@ -52,6 +52,14 @@ def test_the_shortest_runs_end_with_binary_weights(total: int) -> None:
     table = timetable(Phases(LENGTHS), total, weights=["a", "b", "c"], inputs=[])
     assert table.final <= total - 1
     assert binary_after(table, total - 1) == 3
+    shares = [table.penalty_share(step) for step in range(total)]
+    assert shares == sorted(shares)
+    assert (0 <= shares[0], shares[-1]) == (True, 1.0)
+
+
+def test_without_a_second_phase_the_penalty_jumps() -> None:
+    table = timetable(Phases((1, 0, 1)), 10, weights=["a"], inputs=[])
+    assert [table.penalty_share(step) for step in range(10)] == [0.0] * 5 + [1.0] * 5
 
 
 def test_groups_are_equal_but_for_the_last() -> None:

@@ -94,7 +94,9 @@ class Timetable:
     def penalty_share(self, step: int) -> float:
         """Return the share of the penalty's factor that counts in a step, in [0, 1]."""
         begin, end = self.rise
-        return 1.0 if step >= end else max(0.0, (step - begin) / (end - begin))
+        if step >= end:
+            return 1.0
+        return 0.0 if step <= begin else (step - begin) / (end - begin)
 
     def switches(self, first: int, end: int) -> bool:
         """Return whether anything becomes binary in the steps `first` to `end - 1`."""
