@@ -95,6 +95,7 @@ def test_an_older_picture_is_kept(folder: Path, capsys: pytest.CaptureFixture[st
         (["clean", "--output", "a.gif"], 3, "a.gif: picture format '.gif' is unknown; use one of"),
         (["clean", "--augment", "lsa_binet/camvit"], 2, "recipe 'lsa_binet/camvit' is unknown"),
         (["synthetic", "--set", "lenght=3"], 2, "synthetic.lenght is unknown"),
+        (["synthetic", "--set", "split={a}.b"], 2, "--set: cannot be read: split={a}.b; write"),
     ],
 )
 def test_wrong_input_is_named(

@@ -74,6 +74,19 @@ def test_what_the_disk_refuses_is_one_sentence(tmp_path: Path) -> None:
     assert names(tmp_path) == ["file"]
 
 
+@pytest.mark.parametrize("inside", [True, False])
+def test_an_error_names_the_folder_that_the_user_knows(tmp_path: Path, inside: bool) -> None:
+    def fail() -> None:
+        with whole_folder(tmp_path / "b") as folder:
+            where = folder / "x" / "y.png" if inside else tmp_path / "source.png"
+            raise DataError("is bad", where=str(where), fix="mend it")
+
+    with pytest.raises(DataError) as caught:
+        fail()
+    shown = tmp_path / ("b" if inside else "source.png")
+    assert str(caught.value) == f"{shown}: is bad; mend it"
+
+
 def test_what_may_be_replaced(tmp_path: Path) -> None:
     target = tmp_path / "b"
     for overwrite in (False, True):

@@ -77,6 +77,7 @@ def test_what_one_kind_leaves_open_is_void_unless_the_other_marks_it() -> None:
     labels = {"drivable": columns(1, 0, 0, 1), "lane": columns(255, 255, 0, 0)}
     (layer,) = layers(sample(labels), ())
     assert np.array_equal(layer.void, columns(0, 1, 0, 0) == 1)
+    assert layer.names == {"drivable"}  # no lane is there
 
 
 def test_the_class_of_an_image_is_written_on_it() -> None:

@@ -109,14 +109,21 @@ def reader_options(options: Sequence[str] | None) -> dict[str, Any]:
     """Read the `key=value` strings of `--set` as a recipe reads them.
 
     Raises:
-        ConfigError: One has no `=`.
+        ConfigError: One has no `=`, or what follows it is no YAML.
     """
     from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError  # type: ignore[import-untyped]
 
     for option in options or ():
         if "=" not in option:
             raise ConfigError(f"is {option!r}", where="--set", fix="write key=value")
-    values = OmegaConf.to_container(OmegaConf.from_dotlist(list(options or ())))
+    try:
+        values = OmegaConf.to_container(OmegaConf.from_dotlist(list(options or ())))
+    except (OmegaConfBaseException, YAMLError):
+        given = " ".join(options or ())
+        fix = """write values as in YAML, texts with special characters in quotes: 'key="{a}.b"'"""
+        raise ConfigError(f"cannot be read: {given}", where="--set", fix=fix) from None
     assert isinstance(values, dict)
     return {str(key): value for key, value in values.items()}
 

@@ -62,6 +62,10 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         partial.mkdir()
         yield partial
         _replace(partial, target)
+    except DataError as error:
+        if not Path(error.where).is_relative_to(partial):
+            raise
+        raise DataError(error.what, where=str(folder), fix=error.fix) from error
     except OSError as error:
         raise DataError(
             f"cannot be written ({(error.strerror or str(error)).lower()})",

@@ -82,7 +82,7 @@ def preview_sheet(
         heading=heading,
         note=note,
         key=key,
-        columns=max(kinds, COLUMNS // kinds * kinds),
+        columns=COLUMNS // kinds * kinds,
         cell_width=CELL_WIDTH,
     )
 
