@@ -125,6 +125,25 @@ def test_check_names_faults_of_panoptic_pictures(tmp_path: Path) -> None:
     assert [item.kind for item in faults] == ["size_mismatch", "all_ignore"]
 
 
+def test_segments_of_other_categories_are_refused(tmp_path: Path) -> None:
+    root = write_tree(tmp_path, panoptic=True)
+    file = root / "ade20k_panoptic_val.json"
+    text = file.read_text()
+    document = json.loads(text)
+    for item in document["categories"]:
+        item["id"] += 1
+    for info in document["annotations"][0]["segments_info"]:
+        info["category_id"] += 1
+    file.write_text(json.dumps(document))
+    with pytest.raises(DataError, match=r"val\.json: its 150 categories are not the 150 classes"):
+        Ade20k(root, split="val", panoptic=True)
+    document = json.loads(text)
+    document["categories"][CAR]["isthing"] = 0
+    file.write_text(json.dumps(document))
+    with pytest.raises(DataError, match="numbered 0 to 149; use the conversion"):
+        Ade20k(root, split="val", panoptic=True)
+
+
 def test_changed_segments_are_checked_again(tmp_path: Path) -> None:
     root, cache = write_tree(tmp_path / "set", panoptic=True), tmp_path / "cache"
     assert check_dataset(Ade20k(root, split="val", panoptic=True), cache=cache).ok
@@ -137,6 +156,10 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     root = write_tree(tmp_path)
     with pytest.raises(DataError, match=r"ade20k_panoptic_val\.json"):
         Ade20k(root, split="val", panoptic=True)
+    whole = write_tree(tmp_path / "whole", panoptic=True)
+    (whole / "ade20k_panoptic_val").rename(whole / "elsewhere")
+    with pytest.raises(DataError, match=r"panoptic_val: there is no such folder; unpack"):
+        Ade20k(whole, split="val", panoptic=True)
     with pytest.raises(DataError, match=r"images/training: holds no images; set root"):
         Ade20k(root / "images", split="train")
     with pytest.raises(DataError, match="ade20k test: labels are not published"):

@@ -114,10 +114,11 @@ def test_an_area_that_disagrees_is_named(tmp_path: Path) -> None:
     assert np.array_equal(read_panoptic_png(path, SEGMENTS, areas=right), IDS)
     assert np.array_equal(read_panoptic_png(path, SEGMENTS, areas={7: 2}), IDS)
     for number, area in right.items():
-        what = f"segment {number} has {area} pixels, in the JSON file {area + 1}"
-        with pytest.raises(FileFaultError, match=what) as error:
-            read_panoptic_png(path, SEGMENTS, areas={**right, number: area + 1})
-        assert error.value.kind == "wrong_area"
+        for wrong in (area - 1, area + 1):
+            what = f"segment {number} has {area} pixels, in the JSON file {wrong}"
+            with pytest.raises(FileFaultError, match=what) as error:
+                read_panoptic_png(path, SEGMENTS, areas={**right, number: wrong})
+            assert error.value.kind == "wrong_area"
 
 
 def test_hidden_segments_are_allowed_where_they_are_usual(tmp_path: Path) -> None:
@@ -258,6 +259,11 @@ def test_a_file_that_contradicts_itself_is_named(
     if kind != "unreadable":
         read = load_panoptic_json(path, problems="keep")
         assert [item.kind for item in read.problems.values()] == [kind]
+
+
+def test_the_largest_id_may_be_listed(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(json.dumps(broken({}, id=LARGEST_ID)))
+    assert read_panoptic_json(tmp_path / "a.json") == {"a.png": (Segment(LARGEST_ID, 7),)}
 
 
 def test_one_wrong_picture_leaves_the_others(tmp_path: Path) -> None:
