@@ -175,6 +175,7 @@ def test_equal_names_in_several_folders_are_told_apart(tmp_path: Path) -> None:
         (["a/1.png", "a/1.jpg", "b/1.png"], ["a_1.png", "a_1_2.jpg", "b_1.png"]),
         (["a/1.png", "b/1.png", "c/a_1.png"], ["a_1.png", "b_1.png", "c_a_1.png"]),
         (["a/F.png", "b/f.png"], ["a_F.png", "b_f.png"]),  # some disks know no case
+        (["a/F.png", "A/f.png"], ["a_F.png", "A_f_2.png"]),
         (["a/1.png", "a/1.2.png"], ["1.2.png", "1.png"]),
     ],
 )
@@ -186,8 +187,11 @@ def test_no_two_samples_get_the_same_name(
     assert len(NativeFolder(tmp_path / "out", split="val")) == len(names)
 
 
-def test_images_are_linked_to_the_real_file(tmp_path: Path) -> None:
-    data = frames(tmp_path / "in")
+def test_images_are_linked_to_the_real_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = frames(Path("in"))
     report = convert({"val": data}, tmp_path / "out", images="link")
     assert (report.linked, report.copied) == (3, 0)
     link = tmp_path / "out/images/val/2.jpg"
