@@ -178,6 +178,13 @@ def test_reset_forgets_everything() -> None:
     assert metric.compute()["ap"] == pytest.approx(1.0)
 
 
+def test_without_images_it_still_sends_what_others_expect() -> None:
+    metric = InstancePrecision(CLASSES).to("cpu")  # which torchmetrics takes as a change of type
+    for _ in range(2):
+        assert [(item.dtype, item.numel()) for item in metric.images] == [(torch.uint8, 0)]
+        metric.reset()
+
+
 # ---------------------------------------------------------------- from the definition
 def slow_precision(images: Any, threshold: float) -> float:
     """Return AP of one class without crowds: greedy matches, best score first."""

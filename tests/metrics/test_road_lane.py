@@ -9,6 +9,9 @@ import numpy as np
 import pytest
 import torch
 import torch.multiprocessing as mp
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
 from rtseg.errors import DataError
 from rtseg.metrics.road_lane import RoadLaneScores
@@ -174,6 +177,62 @@ def test_reset_forgets_and_numbering_begins_again() -> None:
         assert metric.compute() == scores_of(images)
         metric.reset()
         assert set(metric.compute().values()) == {0.0}
+
+
+# ---------------------------------------------------------------- from the definition
+@st.composite
+def images(draw: Any) -> Any:
+    """A prediction and labels of both kinds; often without void, lanes or anything at all."""
+    shape = draw(hnp.array_shapes(min_dims=2, max_dims=2, max_side=4))
+    labels = draw(st.sampled_from([[0, 1, 255], [0, 1], [0], [1], [255], [0, 255]]))
+    return {
+        kind: (
+            draw(hnp.arrays(np.bool_, shape)),
+            draw(hnp.arrays(np.int64, shape, elements=st.sampled_from(labels))),
+        )
+        for kind in ("drivable", "lane")
+    }
+
+
+def slow_scores(seen: list[Any]) -> dict[str, float]:
+    """Count pixel by pixel over the whole set."""
+
+    def share(part: int, whole: int) -> float | None:
+        return part / whole if whole else None
+
+    found: dict[str, Any] = {}
+    for kind in ("drivable", "lane"):
+        counts = {(guess, truth): 0 for guess in (0, 1) for truth in (0, 1)}
+        for image in seen:
+            guesses, truths = image[kind]
+            for place in np.ndindex(truths.shape):
+                if truths[place] != 255:
+                    counts[int(guesses[place]), int(truths[place])] += 1
+        tp, fp, fn, tn = counts[1, 1], counts[1, 0], counts[0, 1], counts[0, 0]
+        ious = [share(tp, tp + fp + fn), share(tn, tn + fp + fn)]
+        recalls = [share(tp, tp + fn), share(tn, tn + fp)]
+        if kind == "drivable":
+            known = [value for value in ious if value is not None]
+            found["drivable_miou"] = sum(known) / len(known) if known else 0.0
+        else:
+            found["lane_iou"] = ious[0] or 0.0
+            found["lane_accuracy"] = recalls[0] or 0.0
+            found["lane_balanced_accuracy"] = sum(value or 0.0 for value in recalls) / 2
+    return found
+
+
+@given(st.lists(images(), min_size=1, max_size=3))
+@settings(max_examples=100, deadline=None)
+def test_scores_of_a_set_equal_counting_pixel_by_pixel(seen: list[Any]) -> None:
+    metric = RoadLaneScores()
+    for image in seen:
+        guesses = [image[kind][0] for kind in ("drivable", "lane")]
+        labels = [torch.from_numpy(image[kind][1])[None] for kind in ("drivable", "lane")]
+        result = RoadLaneResult(*guesses, ("drivable", "lane"), ((0, 0, 0), (9, 9, 9)))
+        metric.update(result, RoadLaneTarget(*labels))
+    scores = metric.compute()
+    for name, value in slow_scores(seen).items():
+        assert scores[name] == pytest.approx(value, abs=1e-12), name
 
 
 # ---------------------------------------------------------------- processes

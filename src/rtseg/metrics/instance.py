@@ -54,7 +54,14 @@ class InstancePrecision(Metric):
         _coder()
         self.classes = tuple(classes)
         self.add_state("images", default=[], dist_reduce_fx="cat")
-        self.set_dtype(torch.uint8)  # of what a process without images sends
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything seen."""
+        super().reset()
+        # decision: never an empty list, since a process without images has to send something, and
+        # what torchmetrics would make up has another type.
+        self.images = [torch.zeros(0, dtype=torch.uint8, device=self.device)]
 
     def update(self, result: InstanceResult, target: MaskTarget) -> None:
         """Keep one image.
@@ -79,7 +86,7 @@ class InstancePrecision(Metric):
                     f"class {found} is none of the {len(self.classes)} classes", where=result.source
                 )
         record = {
-            "place": len(self.images),
+            "place": len(self.images) - 1,
             "size": list(masks.shape[1:]),
             "found": _objects(result.masks, class_id=result.labels, score=result.scores),
             "truth": _objects(masks.cpu().numpy(), class_id=true_labels, crowd=crowd.cpu().numpy()),

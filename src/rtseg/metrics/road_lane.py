@@ -55,7 +55,8 @@ class RoadLaneScores(Metric):
         """Forget everything seen."""
         super().reset()
         # decision: never an empty list, since a process without images has to send something.
-        self.counts = [torch.zeros(0, 1 + 4 * len(self.kinds), dtype=torch.int64)]
+        size = (0, 1 + 4 * len(self.kinds))
+        self.counts = [torch.zeros(size, dtype=torch.int64, device=self.device)]
 
     def update(self, result: RoadLaneResult, target: RoadLaneTarget) -> None:
         """Count one image.
