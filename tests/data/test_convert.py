@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import errno
+import json
 import shutil
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -220,6 +222,28 @@ def test_progress_counts_samples_of_all_splits(tmp_path: Path) -> None:
     data = frames(tmp_path / "in")
     convert({"a": data, "b": data}, tmp_path / "out", progress=lambda *call: calls.append(call))
     assert calls == [(done, 6) for done in range(1, 7)]
+
+
+def test_samples_are_written_in_order_and_few_are_held_in_memory(tmp_path: Path) -> None:
+    read: list[int] = []
+
+    class Counted(Drawn):
+        def __getitem__(self, index: int, /) -> Sample:
+            read.append(index)
+            return super().__getitem__(index)
+
+    def stop_a_while(done: int, _total: int) -> None:
+        if done == 1:
+            time.sleep(0.2)  # the thread goes on as far as it may
+            assert len(read) <= 4
+
+    image, labels = np.zeros((6, 8, 3), np.uint8), {"lane": half(0, 1)}
+    samples = [Sample(image, labels, attributes={"number": str(index)}) for index in range(12)]
+    data = Counted(samples, ("lane",))
+    convert({"val": data}, tmp_path / "out", workers=1, progress=stop_a_while)
+    assert read == list(range(12))
+    facts = json.loads((tmp_path / "out/attributes/val.json").read_text(encoding="utf-8"))
+    assert list(facts.items()) == [(f"{i:06d}", {"number": str(i)}) for i in range(12)]
 
 
 # ---------------------------------------------------------------- what goes wrong
