@@ -33,6 +33,7 @@ RECIPES = {
     "bsdnet/ade20k_s@sidm_ade20k_s": 4_371_254 + AUX_S + 131 * 65,
     "bsdnet/camvid_b": 16_147_019 + AUX_B - 8 * 129,
     "bsdnet/camvid_b@sidm_camvid_b": 16_147_019 + AUX_B - 8 * 129,
+    "bsdnet/camvid_half": 4_353_323 + AUX_S - 8 * 65,
     "bsdnet/camvid_s": 4_353_323 + AUX_S - 8 * 65,
     "bsdnet/camvid_s@sidm_camvid_s": 4_353_323 + AUX_S - 8 * 65,
     "bsdnet/cityscapes_b": 16_149_075 + AUX_B,
@@ -170,6 +171,8 @@ def test_recipes_learn_from_no_teacher_unless_a_row_says_so() -> None:
     assert len(taught) == 21
     assert {name: mode for name, mode in modes.items() if mode in ("cwd", "ofa")} == single
     assert all(modes[name] == "none" for name in modes.keys() - taught - single.keys())
+    own = rows.pop("camvid_half")
+    assert own["teacher"] == {"name": "rtseg", "path": "runs/distillation_camvid/teacher"}
     for name, section in rows.items():
         small = sections[name]["model"]["name"] == "bsdnet_s"
         data = sections[name]["data"]["train"]["name"]

@@ -27,7 +27,7 @@ from rtseg.training.teachers import TEACHERS
 COUNTS = {
     "bisegunet": (6, 11),
     "bisenetformer": (12, 8),
-    "bsdnet": (10, 36),
+    "bsdnet": (11, 36),
     "dabnet": (1, 0),
     "lsa_binet": (4, 4),
     "twinmixing": (7, 14),
@@ -55,6 +55,7 @@ PARAMETERS = {
     "bsdnet/ade20k_b": 16_350_188,
     "bsdnet/ade20k_s": 4_418_188,
     "bsdnet/camvid_b": 16_296_534,
+    "bsdnet/camvid_half": 4_391_222,
     "bsdnet/camvid_s": 4_391_222,
     "bsdnet/cityscapes_b": 16_299_622,
     "bsdnet/cityscapes_b_seg75": 16_299_622,
