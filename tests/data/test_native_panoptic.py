@@ -25,6 +25,7 @@ splits: [train]
 classes:
   0: {name: road, color: [128, 64, 128]}
   1: {name: car, color: [0, 0, 142], thing: true}
+  2: {name: man, color: [220, 20, 60], thing: true}
 labels: [panoptic]
 """
 IDS = np.full((HEIGHT, WIDTH), 9, np.int32)
@@ -32,9 +33,9 @@ IDS[0], IDS[1:3, 2:4], IDS[4, 5] = 0, 70001, 70002
 SEGMENTS = [
     {"id": 9, "category_id": 0, "area": 35},
     {"id": 70001, "category_id": 1, "iscrowd": 0},
-    {"id": 70002, "category_id": 1, "iscrowd": 1},
+    {"id": 70002, "category_id": 2, "iscrowd": 1},
 ]
-READ = (Segment(9, 0), Segment(70001, 1), Segment(70002, 1, crowd=True))
+READ = (Segment(9, 0), Segment(70001, 1), Segment(70002, 2, crowd=True))
 
 
 def write_json(file: Path, segments: list[dict[str, Any]]) -> None:
@@ -85,16 +86,16 @@ def test_a_whole_file_of_the_coco_format_will_do(tmp_path: Path) -> None:
 
 
 def test_label_map_gives_categories_their_classes(tmp_path: Path) -> None:
-    root = write_tree(tmp_path, text=DESCRIPTION + "label_map: {0: 1, 1: ignore}\n")
+    root = write_tree(tmp_path, text=DESCRIPTION + "label_map: {0: 1, 1: ignore, 2: ignore}\n")
     sample = NativeFolder(root, split="train")[0]
     assert sample.segments == (Segment(9, 1),)
     assert np.array_equal(sample.labels["panoptic"], np.where(IDS == 9, 9, 0))
     (root / "data.yaml").write_text(DESCRIPTION + "label_map: {1: 0}\n")
     with pytest.raises(DataError, match=r"a\.png: segment 9 has the unknown category 0 in train"):
         NativeFolder(root, split="train")[0]
-    (root / "data.yaml").write_text(DESCRIPTION + "label_map: {1: 0}\nunmapped: ignore\n")
+    (root / "data.yaml").write_text(DESCRIPTION + "label_map: {1: 0, 2: 1}\nunmapped: ignore\n")
     sample = NativeFolder(root, split="train")[0]
-    assert sample.segments == (Segment(70001, 0), Segment(70002, 0, crowd=True))
+    assert sample.segments == (Segment(70001, 0), Segment(70002, 1, crowd=True))
     assert np.array_equal(sample.labels["panoptic"], np.where(IDS == 9, 0, IDS))
 
 
@@ -116,7 +117,7 @@ FAULTS: dict[str, Callable[[list[dict[str, Any]]], None]] = {
     "unlisted_segment": lambda entries: entries.pop(0),
     "missing_segment": lambda entries: entries.append({"id": 8, "category_id": 1}),
     "overlapping_segments": lambda entries: entries.append({"id": 9, "category_id": 1}),
-    "value_outside_map": lambda entries: entries[0].update(category_id=2),
+    "value_outside_map": lambda entries: entries[0].update(category_id=3),
     "wrong_area": lambda entries: entries[0].update(area=36),
 }
 
