@@ -260,12 +260,10 @@ def _pair_faults(dataset: Dataset) -> list[Fault]:
     owners: dict[Path, Path] = {}
     for index in range(len(dataset)):
         image, *masks = dataset.files(index)
-        shared = [mask for mask in masks if owners.setdefault(mask, image) is not image]
+        shared = [mask for mask in masks if owners.setdefault(mask, image) != image]
         if shared:
-            other = owners[shared[0]]
-            text = f"shares the mask {shared[0]} with {other}; keep one image per mask"
-            twice = "is listed twice; keep one line of the list"
-            faults.append(Fault("duplicate_stem", str(image), twice if other == image else text))
+            text = f"shares the mask {shared[0]} with {owners[shared[0]]}; keep one image per mask"
+            faults.append(Fault("duplicate_stem", str(image), text))
     stems = {mask.stem for mask in owners}
     for mask in dataset.strays():
         if mask.stem in stems:
