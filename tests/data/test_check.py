@@ -3,7 +3,7 @@ from __future__ import annotations
 import ast
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -91,6 +91,12 @@ def test_every_kind_of_fault_that_the_package_raises_is_explained() -> None:
     raised = {*kinds_in(PACKAGE / "data"), "unreadable"}  # the default
     assert raised >= {"unreadable", "animated", "missing_mask", "all_ignore", "leakage"}
     assert raised == set(FAULTS)
+    page = (PACKAGE.parents[1] / "docs" / "data.md").read_text(encoding="utf-8")
+    assert f"| kind | meaning |\n|---|---|\n{rows(FAULTS)}\n\n" in page
+
+
+def rows(table: Mapping[str, str]) -> str:
+    return "\n".join(f"| `{kind}` | {meaning} |" for kind, meaning in table.items())
 
 
 def kinds_in(folder: Path) -> Iterator[str]:

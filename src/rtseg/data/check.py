@@ -38,8 +38,8 @@ FORMAT = 1
 """Version of `CheckReport.to_dict`; it grows when a key is renamed, removed or changes meaning."""
 
 FAULTS: Mapping[str, str] = {
-    "missing_image": "half of a pair is not there",
-    "missing_mask": "half of a pair is not there",
+    "missing_image": "a mask, or a line of a list, has no image",
+    "missing_mask": "an image has no mask, or no JSON file",
     "duplicate_stem": "two images share a mask, or an image has two masks",
     "not_a_file": "a folder or a pipe is named like an image",
     "unreadable": "truncated, damaged, empty, a link in a circle, or no picture at all",
