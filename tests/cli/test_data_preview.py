@@ -10,6 +10,10 @@ from PIL import Image
 
 from data.broken import write_clean
 from rtseg.cli.main import main
+from rtseg.data.augment import Augment
+from rtseg.data.counters import AUGMENTATION, counter_rng
+from rtseg.data.preview import preview_sheet
+from rtseg.data.synthetic import Synthetic
 
 SCENES = ("synthetic", "--split", "train", "--set", "length=9", "--set", "size=[64,128]")
 
@@ -61,20 +65,31 @@ def test_seed_count_and_split_choose_the_images(
     assert Image.open(folder / "a" / "val.jpg").format == "JPEG"
 
 
-def test_a_recipe_shows_what_training_sees(
+def test_a_recipe_shows_what_training_sees_in_its_first_epoch(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = (*SCENES, "--count", "2")
-    plain, augmented = (
-        (run_json(capsys, *words, *more), np.asarray(Image.open(folder / "preview.png")))
-        for more in ((), ("--augment", "lsa_binet/synthetic"))
-    )
-    assert augmented[0]["augment"] == "lsa_binet/synthetic"
-    assert plain[0]["images"] == augmented[0]["images"]
-    assert plain[1].shape != augmented[1].shape or (plain[1] != augmented[1]).any()
-    again = run_json(capsys, *words, "--augment", "lsa_binet/synthetic")
-    assert again == augmented[0]
-    assert np.array_equal(np.asarray(Image.open(folder / "preview.png")), augmented[1])
+    from rtseg.recipe import read_recipe
+
+    changes = ["train.seed=7", "data.augment.scale_range=[0.5,2]", "data.augment.crop=[48,96]"]
+    recipe = read_recipe("lsa_binet/synthetic", changes)
+    (folder / "r.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
+    document = run_json(capsys, *SCENES, "--count", "3", "--augment", "r.yaml")
+    assert document["augment"] == "r.yaml"
+    scenes = Synthetic(split="train", length=9, size=(64, 128))
+    augment = Augment(scale_range=(0.5, 2.0), crop=(48, 96), flip=0.5)
+    samples = [
+        augment(
+            scenes[item["index"]],
+            counter_rng(AUGMENTATION, 7, 0, item["index"]),
+            padding_color=(123.675, 116.28, 103.53),
+        )
+        for item in document["images"]
+    ]
+    sheet = np.asarray(Image.open(folder / "preview.png"))
+    wanted = preview_sheet(samples, scenes.classes, heading="")
+    # below the heading, the note and the key, whose height differs with the heading
+    rows = 3 * (5 * 48 + 12 + 26)
+    assert np.array_equal(sheet[-rows:], wanted[-rows:])
 
 
 def test_an_older_picture_is_kept(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -114,8 +129,9 @@ def test_wrong_input_is_named(
 
 def test_an_unreadable_file_is_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "clean" / "masks" / "train" / "b.png").write_bytes(b"no mask")
-    assert main(["data", "preview", "clean"]) == 3
-    assert "clean/masks/train/b.png: is truncated or no image" in capsys.readouterr().err
+    for words in ([], ["--augment", "lsa_binet/synthetic"]):
+        assert main(["data", "preview", "clean", *words]) == 3
+        assert "clean/masks/train/b.png: is truncated or no image" in capsys.readouterr().err
 
 
 def test_an_incomplete_recipe_is_one_sentence(

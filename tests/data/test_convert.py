@@ -179,6 +179,7 @@ def test_equal_names_in_several_folders_are_told_apart(tmp_path: Path) -> None:
         (["a/F.png", "b/f.png"], ["a_F.png", "b_f.png"]),  # some disks know no case
         (["a/F.png", "A/f.png"], ["a_F.png", "A_f_2.png"]),
         (["a/1.png", "a/1.2.png"], ["1.2.png", "1.png"]),
+        (["a/.1.png", "a/2.png"], ["1.png", "2.png"]),  # names with a dot in front are hidden
     ],
 )
 def test_no_two_samples_get_the_same_name(

@@ -64,6 +64,9 @@ def test_a_sheet_stacks_heading_key_and_pictures() -> None:
     assert (sheet[78:, plain.shape[1] :] == 255).all()
     noted = visualize.label_sheet(pictures, titles=list("abc"), heading="h", note="n", columns=2)
     assert not (noted[42:66] == 255).all()
+    assert [bool((part[:42] < 100).any()) for part in (sheet, noted)] == [True, True]
+    empty = visualize.label_sheet(pictures, titles=list("abc"), heading="")
+    assert (empty[:42] == 255).all()
     assert count(noted, (1, 200, 2)) == 0
 
 

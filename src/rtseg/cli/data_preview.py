@@ -74,19 +74,16 @@ def preview(
 
 def _augmented(dataset: Dataset, source: str) -> Callable[[int], Sample]:
     """Return a reader of samples as training with a recipe sees them in its first epoch."""
-    from rtseg.data.loader import TrainView
-    from rtseg.errors import RtsegError
+    from rtseg.data.counters import AUGMENTATION, counter_rng
     from rtseg.recipe import read_recipe
     from rtseg.recipe.building import build_transforms
 
     sections = read_recipe(source).sections
     augment, preprocess = build_transforms(sections["data"])
-    view = TrainView(dataset, augment, preprocess, seed=sections["train"].get("seed", 0))
+    seed = sections["train"].get("seed", 0)
 
     def read(index: int) -> Sample:
-        item = view[0, index]
-        if isinstance(item, RtsegError):
-            raise item
-        return item.sample
+        rng = counter_rng(AUGMENTATION, seed, 0, index)
+        return augment(dataset[index], rng, padding_color=preprocess.padding_color)
 
     return read
