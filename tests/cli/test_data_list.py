@@ -50,10 +50,11 @@ def test_only_the_first_files_are_named_but_json_names_all(
     root = write_clean(tmp_path / "own")
     image = root / "images/train/a.png"
     names = [*TRAIN, "x"]
-    shutil.copy(image, image.with_stem("x"))
     for name in TRAIN:
         (root / f"masks/train/{name}.png").unlink()
     first = ", ".join(f"masks/train/{name}.png" for name in TRAIN)
+    assert lines(capsys, tmp_path)[-1].endswith(f"missing files: 3 ({first})")
+    shutil.copy(image, image.with_stem("x"))
     text = f"{root}: train: 0 of 4 images are complete; missing files: 4 ({first}, ...)"
     assert lines(capsys, tmp_path)[-1] == text
     assert main(["data", "list", str(tmp_path), "--json"]) == 0

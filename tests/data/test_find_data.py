@@ -141,6 +141,9 @@ def test_from_the_folder_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert found.keys() == {"cityscapes=city", "native=voc"}
     assert all(item.missing == () for item in found.values())
     assert parse_spec("native=voc") == ("native", Path("voc"))
+    monkeypatch.chdir(tmp_path / "city")
+    item = only(Path())
+    assert (item.spec, item.missing) == ("cityscapes=.", ())
 
 
 def test_a_folder_that_may_not_be_read_is_passed_over(
