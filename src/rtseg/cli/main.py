@@ -46,6 +46,7 @@ VERBS: dict[str, Verb] = {
     "demo": Verb("rtseg.cli.demo:demo", "Train, score and show the embedded example."),
     "train": Verb("rtseg.cli.train:train", "Train a recipe into a run folder, or resume a run."),
     "val": Verb("rtseg.cli.val:val", "Score a checkpoint on a data set."),
+    "compare": Verb("rtseg.cli.compare:compare", "Show runs side by side on one page."),
     "predict": Verb("rtseg.cli.predict:predict", "Segment images, folders or lists of images."),
     "data": Verb("rtseg.cli.data:data", "Find, check, draw, convert and cache data sets."),
     "models": Verb("rtseg.cli.models:models", "List the networks, or explain one."),
