@@ -73,13 +73,14 @@ def main() -> None:
         timed(root, workers=options.workers, cache=cache)
         again, _, _ = timed(root, workers=options.workers, cache=cache)
     report = runs[0][2]
-    rates = [options.pairs / clock for clock, _, _ in runs]
-    cores = [busy / clock for clock, busy, _ in runs]
+    clock = [options.pairs / seconds for seconds, _, _ in runs]
+    busy = [options.pairs / seconds for _, seconds, _ in runs]
     print(
         f"{options.pairs} pairs of {size[0]}x{size[1]} {options.suffix} ({megabytes:.0f} MB), "
-        f"{options.workers} threads, {os.cpu_count()} processors: "
-        f"{statistics.median(rates):.0f} pairs/s by the clock (median of {len(runs)}, "
-        f"{min(rates):.0f} to {max(rates):.0f}) on {statistics.median(cores):.2f} busy processors; "
+        f"{options.workers} threads, {os.cpu_count()} processors, median of {len(runs)} runs: "
+        f"{statistics.median(clock):.0f} pairs/s by the clock "
+        f"({min(clock):.0f} to {max(clock):.0f}), "
+        f"{statistics.median(busy):.0f} per second of processor time; "
         f"unchanged files again: {options.pairs / again:.0f} pairs/s; {len(report.faults)} faults"
     )
 

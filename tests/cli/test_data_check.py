@@ -106,13 +106,14 @@ def test_attributes_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
 def test_what_can_be_counted_is_shown_though_the_code_is_3(
     clean: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    bad = clean / "masks/train/b.png"
+    bad = clean / "images/train/a.png"
     bad.write_bytes(b"")
+    (clean / "masks/train/b.png").write_bytes(b"")
     assert main(["data", "stats", str(clean), "--json"]) == 3
     captured = capsys.readouterr()
     train = json.loads(captured.out)["splits"]["train"]
-    assert (train["images"], train["labels"]["semantic"]["images"]) == (3, 2)
-    assert f"1 samples could not be counted in full; the first fault: {bad}: " in captured.err
+    assert (train["images"], train["counted"], train["labels"]["semantic"]["images"]) == (3, 1, 2)
+    assert f"2 samples could not be counted in full; the first fault: {bad}: " in captured.err
 
 
 def test_faults_that_do_not_hinder_counting_are_no_matter_of_statistics(

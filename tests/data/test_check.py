@@ -178,7 +178,8 @@ def test_report_becomes_json(tmp_path: Path) -> None:
     assert list(stored) == ["format", "ok", "faults", "warnings", "splits"]
     assert list(stored["faults"][0]) == ["kind", "file", "message"]
     assert list(stored["splits"]["val"]) == [
-        "images", "sizes", "channel_mean", "channel_std", "labels", "stroke_widths", "attributes",
+        "images", "counted", "sizes", "channel_mean", "channel_std", "labels", "stroke_widths",
+        "attributes",
     ]  # fmt: skip
     assert stored["splits"]["val"]["sizes"] == [{"height": HEIGHT, "width": WIDTH, "images": 2}]
     sky = stored["splits"]["train"]["labels"]["semantic"]["classes"][2]

@@ -64,6 +64,12 @@ def test_several_pictures_in_one_file_are_counted(tmp_path: Path) -> None:
         assert error.value.kind == "animated"
 
 
+def test_an_empty_file_is_called_empty(tmp_path: Path) -> None:
+    (tmp_path / "x.png").touch()
+    with pytest.raises(FileFaultError, match="the file is empty"):
+        read_mask(tmp_path / "x.png")
+
+
 def test_a_folder_and_a_link_in_a_circle_have_remedies_of_their_own(tmp_path: Path) -> None:
     (tmp_path / "folder.png").mkdir()
     (tmp_path / "loop.png").symlink_to("loop.png")

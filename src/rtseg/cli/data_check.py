@@ -104,7 +104,7 @@ def stats(
 
 
 def _warn_of_uncounted(report: CheckReport, shared: Shared) -> int | None:
-    uncounted = sum(summary.uncounted for summary in report.splits.values())
+    uncounted = sum(summary.images - summary.counted for summary in report.splits.values())
     if not uncounted:
         return None
     first = report.faults[0]

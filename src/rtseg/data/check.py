@@ -78,14 +78,16 @@ class Fault:
 class SplitSummary:
     """What one split holds, over its images that can be read.
 
-    images: number of samples, bad ones included. sizes: images by (H, W). channel_mean and
-    channel_std: of RGB over all pixels, 0-255, None without a readable image. statistics: by label
-    kind, over readable masks. widths: by label kind that is drawn as strokes, their usual width in
-    pixels (a network that learns wide lines scores badly on narrow ones). attributes: by name of an
-    attribute, such as `weather`, images by its value.
+    images: number of samples, bad ones included. counted: those of them whose image and labels
+    stand in the numbers below. sizes: images by (H, W). channel_mean and channel_std: of RGB over
+    all pixels, 0-255, None without a readable image. statistics: by label kind, over readable
+    masks. widths: by label kind that is drawn as strokes, their usual width in pixels (a network
+    that learns wide lines scores badly on narrow ones). attributes: by name of an attribute, such
+    as `weather`, images by its value.
     """
 
     images: int
+    counted: int
     sizes: Mapping[tuple[int, int], int]
     channel_mean: tuple[float, ...] | None
     channel_std: tuple[float, ...] | None
@@ -93,17 +95,12 @@ class SplitSummary:
     widths: Mapping[str, float] = field(default_factory=dict)
     attributes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
-    @property
-    def uncounted(self) -> int:
-        """Samples whose image or whose labels of some kind cannot be read."""
-        readable = [sum(self.sizes.values()), *(one.images for one in self.statistics.values())]
-        return self.images - min(readable)
-
     def to_dict(self) -> dict[str, Any]:
         """Return the same as JSON-ready values."""
         sizes = [{"height": h, "width": w, "images": n} for (h, w), n in sorted(self.sizes.items())]
         return {
             "images": self.images,
+            "counted": self.counted,
             "sizes": sizes,
             "channel_mean": None if self.channel_mean is None else list(self.channel_mean),
             "channel_std": None if self.channel_std is None else list(self.channel_std),
@@ -250,7 +247,10 @@ def _summarize(dataset: Dataset, records: list[Record]) -> SplitSummary:
     for record in records:
         for name, value in record.attributes.items():
             attributes.setdefault(name, Counter())[value] += 1
-    return SplitSummary(len(records), sizes, mean, std, statistics, widths, attributes)
+    counted = sum(
+        bool(record.size) and statistics.keys() <= record.counts.keys() for record in records
+    )
+    return SplitSummary(len(records), counted, sizes, mean, std, statistics, widths, attributes)
 
 
 def _pair_faults(dataset: Dataset) -> list[Fault]:

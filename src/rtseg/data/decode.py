@@ -44,6 +44,8 @@ def open_picture(path: Path, *, missing: str) -> Image.Image:
             be far larger than its bytes can tell.
     """
     data = _read_bytes(path, missing=missing)
+    if not data:
+        raise _broken(path, ValueError("the file is empty"))
     try:
         picture = Image.open(io.BytesIO(data), formats=_FORMATS)
         count = int(getattr(picture, "n_frames", 1))
@@ -54,7 +56,7 @@ def open_picture(path: Path, *, missing: str) -> Image.Image:
         raise _broken(path, named or ValueError("unknown format")) from None
     if count > 1 and picture.format not in _STILL_FORMATS:
         raise FileFaultError(
-            f"holds {count} pictures, as an animation does",
+            f"holds {count} pictures instead of one",
             kind="animated",
             where=str(path),
             fix="save the one that is meant as a file of its own",
