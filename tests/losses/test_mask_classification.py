@@ -21,7 +21,6 @@ from rtseg.losses.mask_classification import (
     mask_dice,
     match_images,
     matching_cost,
-    mean_over_processes,
     sample_valid,
 )
 from rtseg.structures import MaskOutput
@@ -212,18 +211,15 @@ def test_no_masks_at_all_leave_zero_terms_in_the_graph() -> None:
 
 
 def test_number_of_masks_divides_and_processes_share_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    cpu = torch.device("cpu")
-    assert mean_over_processes(0, device=cpu).item() == 1
-    assert mean_over_processes(5, device=cpu).item() == 5
-    dist = mask_classification.dist
-    monkeypatch.setattr(dist, "is_initialized", lambda: True)
-    monkeypatch.setattr(dist, "get_world_size", lambda: 4)
-    monkeypatch.setattr(dist, "all_reduce", lambda total: total.add_(13))  # of the other three
-    assert mean_over_processes(5, device=cpu).item() == 4.5
     labelled = collect([torch.tensor([0])], [torch.ones(1, 8, 12).bool()])
     output = MaskOutput(torch.zeros(1, 2, 2), torch.zeros(1, 2, 4, 6))
     terms = mask_classification_losses(output, labelled, weight=torch.ones(2), points=16)
-    assert terms["mask"].item() == pytest.approx(5 * math.log(2) / 3.5, rel=1e-4)
+    assert terms["mask"].item() == pytest.approx(5 * math.log(2), rel=1e-4)
+    # Another process has 13 masks more, and costs of 13 in all its sums.
+    monkeypatch.setattr(mask_classification, "batch_sum", lambda values: values + 13)
+    terms = mask_classification_losses(output, labelled, weight=torch.ones(2), points=16)
+    assert terms["mask"].item() == pytest.approx(5 * (math.log(2) + 13) / 14, rel=1e-4)
+    assert terms["class"].item() == pytest.approx(2 * (2 * math.log(2) + 13) / (2 + 13), rel=1e-4)
 
 
 def test_gradients_reach_matched_masks_only() -> None:

@@ -31,7 +31,7 @@ from rtseg.training.optim import poly, sgd
 from rtseg.training.run_log import RunLog, draw_curves, read_log
 from training.toy import Pictures, Toy, run, toy_plan
 
-TIMES = ("images_per_second", "data_share", "eta_seconds", "seconds")
+TIMES = ("images_per_second", "data_share", "peak_memory_mb", "eta_seconds", "seconds")
 
 
 @pytest.fixture(autouse=True)

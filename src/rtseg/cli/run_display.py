@@ -36,8 +36,10 @@ def describe(event: Mapping[str, Any]) -> str:
     values = dict(event)
     if "eta_seconds" in values:
         values["eta"] = duration(values.pop("eta_seconds"))
+    if "images_per_second" in values:
         values["img/s"] = values.pop("images_per_second")
         values["data"] = f"{values.pop('data_share'):.0%}"
+        values["memory"] = f"{values.pop('peak_memory_mb'):.0f} MB"
     values.pop("terms", None)
     if values.get("scores"):
         scores = values["scores"]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from rtseg.cli.common import Shared
-from rtseg.cli.run_display import run_display
+from rtseg.cli.run_display import duration, run_display
 from rtseg.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from rtseg.training.options import Plan
 
 RUN_FILES = ("config.yaml", "env.json", "log.jsonl", "metrics.csv")
+RATE_FILES = ("find_lr.png", "find_lr.json")
+"""What the search for a learning rate leaves."""
 RUN_FOLDERS = ("last", "best", "plots", "tensorboard", "last.previous", "best.previous")
 
 
@@ -38,7 +42,10 @@ def train(
         bool, typer.Option(help="Check every image and mask before the first step.")
     ] = True,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Build and check everything, train nothing.")
+        bool, typer.Option("--dry-run", help="Check data, recipe, memory and a step; keep nothing.")
+    ] = False,
+    find_lr: Annotated[
+        bool, typer.Option("--find-lr", help="Try rising learning rates, suggest one.")
     ] = False,
     shared: Shared,
 ) -> None:
@@ -48,6 +55,8 @@ def train(
     """
     from rtseg import recipe as recipes
 
+    if not recipes.first_process():  # the first one speaks for all, and removes what is replaced
+        shared = replace(shared, quiet=True, json=False, overwrite=False)
     if resume is not None:
         if recipe is not None or overrides:
             raise ConfigError(
@@ -65,8 +74,12 @@ def train(
             shared.log(f"warning: {warning}")
     summary = _summarize(plan, folder)
     shared.log(summary["text"])
+    if find_lr:
+        _find_rate(plan, folder, shared)
+        return
     if dry_run:
-        shared.finish({**summary, "trained": False}, "all sections fit; nothing was trained")
+        tried = _try_step(plan, folder, summary["steps"])
+        shared.finish({**summary, **tried, "trained": False}, tried["text"])
         return
     if resume is None and shared.overwrite:
         _remove_run(folder)
@@ -97,6 +110,45 @@ def _new_run(
     stem = Path(recipe).with_suffix("") if recipe.endswith((".yaml", ".yml")) else Path(recipe)
     name = "-".join(stem.parts[-2:]).replace("@", "-")
     return read_recipe(recipe, changes), output or Path("runs") / name
+
+
+def _try_step(plan: Plan, folder: Path, steps: int) -> dict[str, Any]:
+    """Take two steps that leave nothing behind, and tell what the run will cost."""
+    from rtseg.training.memory import peak_memory
+    from rtseg.training.options import device_of
+    from rtseg.training.probe import step_seconds
+
+    seconds = step_seconds(plan, folder, warmup=1, steps=1)
+    memory = peak_memory(device_of(plan.options))
+    text = (
+        f"a step takes {seconds:.3g} s, all steps about {duration(seconds * steps)} without "
+        f"validations; {memory:,.0f} MB of memory at most so far; nothing was trained"
+    )
+    figures = {"step_seconds": seconds, "training_seconds": seconds * steps}
+    return {**figures, "peak_memory_mb": memory, "text": text}
+
+
+def _find_rate(plan: Plan, folder: Path, shared: Shared) -> None:
+    """Run a range test, and write its picture and its figures into the run folder."""
+    from dataclasses import asdict
+
+    from rtseg import visualize
+    from rtseg.cli.val import refuse_existing
+    from rtseg.training.find_lr import draw_rates
+    from rtseg.training.find_lr import find_lr as run_test
+
+    refuse_existing(folder, RATE_FILES, shared)
+    result = run_test(plan, folder)
+    picture = draw_rates(result, folder / RATE_FILES[0])
+    document = {**asdict(result), "picture": picture}
+    visualize.write_text(folder / RATE_FILES[1], json.dumps(asdict(result), indent=2) + "\n")
+    found = result.suggested
+    advice = (
+        "the loss never fell: try another optimizer, or look at the data"
+        if found is None
+        else f"steepest fall of the loss at optimizer.lr={found:.3g}"
+    )
+    shared.finish(document, advice, f"written to {picture}; nothing was trained")
 
 
 def _remove_run(folder: Path) -> None:

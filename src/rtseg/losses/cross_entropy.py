@@ -1,4 +1,7 @@
-"""Cross-entropy over pixels: class-weighted, and on the hardest pixels only."""
+"""Cross-entropy over pixels: class-weighted, and on the hardest pixels only.
+
+Sums are over the whole batch, also where several processes share it.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rtseg.losses.batch import batch_gather, batch_sum, processes
 from rtseg.structures import IGNORE_INDEX
 
 
@@ -32,7 +36,7 @@ def cross_entropy(
         Scalar, float32.
     """
     nll = _negative_log_likelihood(logits, labels, label_smoothing=label_smoothing)
-    return _weighted_mean(nll, _pixel_weights(labels, weight))
+    return _weighted_mean(nll, pixel_weights(labels, weight))
 
 
 def ohem_cross_entropy(
@@ -63,10 +67,11 @@ def ohem_cross_entropy(
     with torch.no_grad():
         probability = torch.exp(-nll)
         limit = probability.new_tensor(threshold)
-        kept = int(min_kept_fraction * nll.numel())
+        kept = int(min_kept_fraction * nll.numel() * processes())
         if kept:
-            limit = torch.maximum(limit, probability.flatten().kthvalue(kept).values)
-        factors = _pixel_weights(labels, weight) * (probability <= limit)
+            everywhere = batch_gather(probability.flatten())
+            limit = torch.maximum(limit, everywhere.kthvalue(kept).values)
+        factors = pixel_weights(labels, weight) * (probability <= limit)
     return _weighted_mean(nll, factors)
 
 
@@ -83,8 +88,15 @@ def _negative_log_likelihood(
     )
 
 
-def _pixel_weights(labels: Tensor, weight: Tensor | None) -> Tensor:
-    """Return the factor of every pixel (B, H, W), float32, 0 where there is no label."""
+def pixel_weights(labels: Tensor, weight: Tensor | None) -> Tensor:
+    """Return the factor of every pixel (B, H, W), float32, 0 where there is no label.
+
+    `cross_entropy` divides by their sum.
+
+    Args:
+        labels: (B, H, W) int64, class ids and `IGNORE_INDEX`.
+        weight: (K,), one positive factor per class; none means equal factors.
+    """
     labelled = labels != IGNORE_INDEX
     if weight is None:
         return labelled.float()
@@ -93,5 +105,5 @@ def _pixel_weights(labels: Tensor, weight: Tensor | None) -> Tensor:
 
 def _weighted_mean(values: Tensor, factors: Tensor) -> Tensor:
     """Return sum(values * factors) / sum(factors), 0 if all factors are 0."""
-    total = factors.sum()
-    return (values * factors).sum() / torch.where(total > 0, total, 1.0)
+    cost, total = batch_sum(torch.stack([(values * factors).sum(), factors.sum()]))
+    return cost / torch.where(total > 0, total, 1.0)

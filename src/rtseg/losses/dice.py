@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from rtseg.losses.batch import batch_sum
 from rtseg.structures import IGNORE_INDEX
 
 
@@ -12,8 +13,9 @@ def dice_loss(logits: Tensor, labels: Tensor, *, all_classes: bool = False) -> T
     """Average 1 - Dice over the classes, with probabilities in place of decisions.
 
     With p the softmax of a class, y = 1 at its labelled pixels and 0 at others, and sums over the
-    labelled pixels of the whole batch, the loss of a class is 1 - (2 sum(p y) + 1) /
-    (sum(p) + sum(y) + 1). It is 0, with finite gradients, when no pixel is labelled.
+    labelled pixels of the whole batch (of all processes), the loss of a class is
+    1 - (2 sum(p y) + 1) / (sum(p) + sum(y) + 1). It is 0, with finite gradients, when no pixel is
+    labelled.
 
     decision: the ones in the ratio keep it defined for a class that nobody sees; the mean is over
     classes that occur, since of an absent one only the absence could be learnt.
@@ -33,8 +35,15 @@ def dice_loss(logits: Tensor, labels: Tensor, *, all_classes: bool = False) -> T
     truth = labels[:, None] == classes  # (B, K, H, W)
     probability = logits.float().softmax(dim=1) * labelled
     over_pixels = (0, 2, 3)
-    overlap = (probability * truth).sum(over_pixels)
-    pixels = truth.sum(over_pixels)
-    loss = 1 - (2 * overlap + 1) / (probability.sum(over_pixels) + pixels + 1)
+    overlap, share, pixels = batch_sum(
+        torch.stack(
+            [
+                (probability * truth).sum(over_pixels),
+                probability.sum(over_pixels),
+                truth.sum(over_pixels).float(),
+            ]
+        )
+    )  # (K,) each
+    loss = 1 - (2 * overlap + 1) / (share + pixels + 1)
     counted = torch.ones_like(pixels) if all_classes else (pixels > 0).to(pixels.dtype)
     return (loss * counted).sum() / counted.sum().clamp(min=1)

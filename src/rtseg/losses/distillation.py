@@ -6,14 +6,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rtseg.losses.batch import batch_sum, processes
 from rtseg.structures import IGNORE_INDEX
 
 
 def match_statistics(student: Tensor, teacher: Tensor, *, eps: float = 1e-6) -> Tensor:
     """Give each channel of the student the mean and the deviation that the teacher's has.
 
-    Both are taken over batch and space, the deviation without bias; gradients flow through those
-    of the student.
+    Both are taken over the whole batch and space, the deviation without bias; gradients flow
+    through those of the student.
 
     Args:
         student: (B, C, H, W).
@@ -26,9 +27,18 @@ def match_statistics(student: Tensor, teacher: Tensor, *, eps: float = 1e-6) -> 
     Source: BSDNet, section 3.3 (in words); the form is that of SCTNet's public code.
     """
     student, teacher = student.float(), teacher.detach().float()
-    std, mean = torch.std_mean(student, dim=(0, 2, 3), keepdim=True)
-    wanted_std, wanted_mean = torch.std_mean(teacher, dim=(0, 2, 3), keepdim=True)
+    std, mean = _std_mean(student)
+    wanted_std, wanted_mean = _std_mean(teacher)
     return (student - mean) / (std + eps) * wanted_std + wanted_mean
+
+
+def _std_mean(maps: Tensor) -> tuple[Tensor, Tensor]:
+    """Return deviation and mean (1, C, 1, 1) over the whole batch; no gradient where all agree."""
+    over, values = (0, 2, 3), processes() * maps[:, 0].numel()
+    mean = batch_sum(maps.sum(over, keepdim=True)) / values
+    squares = batch_sum((maps - mean).square().sum(over, keepdim=True))
+    variance = (squares / (values - 1)).clamp(min=torch.finfo(torch.float32).tiny)
+    return variance.sqrt(), mean
 
 
 def channel_wise_distillation(
@@ -103,7 +113,8 @@ def ofa_distillation(
     others = q**theta if nontarget_power else q
     soft = (others * log_p).sum(dim=1, keepdim=True) - others.gather(1, target) * log_p_target
     loss = -((1 + q_target) ** theta - 1) * log_p_target - soft
-    return (loss[:, 0] * labelled).sum() / labelled.sum().clamp(min=1)
+    total, pixels = batch_sum(torch.stack([(loss[:, 0] * labelled).sum(), labelled.sum().float()]))
+    return total / pixels.clamp(min=1)
 
 
 def _check_shapes(student: Tensor, teacher: Tensor) -> None:

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rtseg.losses.batch import batch_sum
 from rtseg.structures import IGNORE_INDEX
 
 
@@ -17,7 +18,7 @@ def focal_loss(
     With z the score of a class, t 1 on its pixels and 0 elsewhere, b the binary cross-entropy of
     (z, t) and p = exp(-b) the probability given to t, a pixel costs
     (alpha t + (1 - alpha) (1 - t)) (1 - p)^gamma b. The mean is over the labelled pixels of the
-    batch; without any the loss is 0, with finite gradients.
+    batch, over all processes; without any the loss is 0, with finite gradients.
 
     Source: TwinMixing's released code, which sums over background and foreground instead of
     averaging them and gives alpha to each class in turn. The loss is that of "Focal Loss for Dense
@@ -39,4 +40,6 @@ def focal_loss(
     bce = F.binary_cross_entropy_with_logits(logits, positive, reduction="none")
     weight = alpha * positive + (1 - alpha) * (1 - positive)
     cost = weight * (1 - torch.exp(-bce)) ** gamma * bce
-    return torch.where(valid, cost, 0.0).sum() / valid.sum().clamp(min=1)
+    total = torch.where(valid, cost, 0.0).sum()
+    total, pixels = batch_sum(torch.stack([total, valid.sum().float()]))
+    return total / pixels.clamp(min=1)

@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
+from rtseg.losses.batch import batch_sum
 from rtseg.losses.matching import match
 from rtseg.losses.point_sample import sample_points, uncertain_points
 from rtseg.structures import MaskOutput
@@ -78,27 +78,30 @@ def mask_dice(logits: Tensor, targets: Tensor, valid: Tensor | None = None) -> T
 
 
 def class_cross_entropy(class_logits: Tensor, assigned: Tensor, weight: Tensor) -> Tensor:
-    """Return sum(w * ce) / sum(w) over all queries, w being the weight of the assigned class.
+    """Return sum(w * ce) / sum(w) over all queries of the batch, w that of the assigned class.
 
     Args:
         class_logits: (B, N, K + 1).
         assigned: (B, N) int64 in 0..K; K is "no object".
         weight: (K + 1,).
     """
-    return F.cross_entropy(class_logits.flatten(0, 1), assigned.flatten(), weight)
+    flat = assigned.flatten()
+    loss = F.cross_entropy(class_logits.flatten(0, 1), flat, weight, reduction="sum")
+    loss, total = batch_sum(torch.stack([loss, weight[flat].sum()]))
+    return loss / total
 
 
 def class_binary_cross_entropy(
     class_logits: Tensor, assigned: Tensor, weight: Tensor, num_masks: Tensor
 ) -> Tensor:
-    """Sum the sigmoid cross-entropy over queries and the K real classes, per labelled mask.
+    """Sum the sigmoid cross-entropy over queries and the K real classes, per mask of the batch.
 
     Args: as `class_cross_entropy`; the logit of "no object" is not used.
         num_masks: Divisor.
     """
     wanted = F.one_hot(assigned, class_logits.shape[-1])[..., :-1].float()
     loss = F.binary_cross_entropy_with_logits(class_logits[..., :-1], wanted, reduction="none")
-    return (loss * weight[:-1]).sum() / num_masks
+    return batch_sum((loss * weight[:-1]).sum()) / num_masks
 
 
 # ---------------------------------------------------------------- matching
@@ -204,10 +207,12 @@ def mask_classification_losses(
         deep_supervision: Score the predictions in `aux` too, each matched on its own.
 
     Returns:
-        Weighted terms `class`, `mask` and `dice`, scalars, summed over the predictions.
+        Weighted terms `class`, `mask` and `dice`, scalars, summed over the predictions. They are
+        those of the whole batch, also where several processes share it.
     """
     predictions = (*output.aux, output) if deep_supervision else (output,)
-    num_masks = mean_over_processes(len(labelled.masks), device=labelled.masks.device)
+    count = torch.tensor(float(len(labelled.masks)), device=labelled.masks.device)
+    num_masks = batch_sum(count).clamp(min=1)
     totals: dict[str, Tensor] = {}
     with torch.autocast(labelled.masks.device.type, enabled=False):
         for item in predictions:
@@ -248,20 +253,9 @@ def _losses_of_one(
         classes = class_cross_entropy(output.class_logits, assigned, weight)
     else:
         classes = class_binary_cross_entropy(output.class_logits, assigned, weight, num_masks)
-    return {
-        "class": CLASS_WEIGHT * classes,
-        "mask": MASK_WEIGHT * mask_bce(at_points, targets, valid).sum() / num_masks,
-        "dice": DICE_WEIGHT * mask_dice(at_points, targets, valid).sum() / num_masks,
-    }
-
-
-def mean_over_processes(count: int, *, device: torch.device) -> Tensor:
-    """Return a count of each process averaged over all of them, at least 1: scalar float32."""
-    total = torch.tensor(float(count), device=device)
-    if dist.is_available() and dist.is_initialized():
-        dist.all_reduce(total)
-        total = total / dist.get_world_size()
-    return total.clamp(min=1)
+    costs = [item(at_points, targets, valid).sum() for item in (mask_bce, mask_dice)]
+    bce, dice = batch_sum(torch.stack(costs)) / num_masks
+    return {"class": CLASS_WEIGHT * classes, "mask": MASK_WEIGHT * bce, "dice": DICE_WEIGHT * dice}
 
 
 def collect(

@@ -18,7 +18,7 @@ from rtseg.recipe.reading import (
     recipe_folder,
     resume_recipe,
 )
-from rtseg.recipe.running import check_data, run, train
+from rtseg.recipe.running import check_data, first_process, run, train
 
 __all__ = [
     "CONFIG_FILE",
@@ -28,6 +28,7 @@ __all__ = [
     "build",
     "build_dataset",
     "check_data",
+    "first_process",
     "list_recipes",
     "read_recipe",
     "recipe_folder",

@@ -15,8 +15,7 @@ from rtseg.errors import CheckpointError, ConfigError
 from rtseg.training.distill import DistilledTask
 from rtseg.training.distill_cache import AnswerCache, CachedTarget, answer_cache, fill
 from rtseg.training.distill_options import DistillOptions, Pair
-from rtseg.training.options import Plan
-from rtseg.training.session import device_of
+from rtseg.training.options import Plan, device_of
 from rtseg.training.teachers import TEACHERS, Teacher, check_classes
 
 

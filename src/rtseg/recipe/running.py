@@ -62,7 +62,7 @@ def check_data(
     names = ["train"] if len(parts) == 1 else [f"train.{number}" for number in range(len(parts))]
     named = {**dict(zip(names, parts, strict=True)), "val": plan.data.val}
     sets = {name: item for name, item in named.items() if isinstance(item, DiskDataset)}
-    if not (plan.options.check and sets and _first_process()):
+    if not (plan.options.check and sets and first_process()):
         return ()
     report = check_dataset(sets, allow=("empty_class",), cache=cache_folder(), progress=progress)
     if report.faults:
@@ -100,8 +100,8 @@ def run(
     Raises:
         DataError: The folder holds a run already.
     """
-    log = RunLog(folder if _first_process() else None, display=display)
-    if not resume and _first_process():
+    log = RunLog(folder if first_process() else None, display=display)
+    if not resume and first_process():
         if (folder / CONFIG_FILE).exists():
             raise DataError(
                 "holds a run already",
@@ -116,7 +116,7 @@ def run(
         return fit(plan, folder, log, resume=resume)
 
 
-def _first_process() -> bool:
+def first_process() -> bool:
     """Return whether this process is the one that writes; launchers number them all."""
     names = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
     return all(os.environ.get(name, "0") == "0" for name in names)

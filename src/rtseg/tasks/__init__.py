@@ -58,6 +58,15 @@ class Task(Protocol):
 
     def training_step(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Return the named, already weighted loss terms of one batch."""
+        ...
+
+    def divisors(self, target: Any) -> dict[str, Tensor]:
+        """Return what each term was divided by, where that follows from labels: scalars, float32.
+
+        A batch that comes in parts is put together with them. It is called after the training step
+        on some part; terms that are left out count alike in all parts.
+        """
+        ...
 
     def new_metric(self) -> Any:
         """Return empty `Scores`; a torchmetrics `Metric`, so that processes can add up theirs."""

@@ -84,6 +84,10 @@ class ClassificationTask:
         labels = batch.target.labels
         return {"loss": cross_entropy(logits, labels, label_smoothing=self.label_smoothing)}
 
+    def divisors(self, target: ClassificationTarget) -> dict[str, Tensor]:
+        """Return the number of images that the loss is divided by."""
+        return {"loss": torch.tensor(float(len(target.labels)))}
+
     def _checked(self, output: Any) -> ClassificationOutput:
         if not isinstance(output, ClassificationOutput):
             raise ConfigError(

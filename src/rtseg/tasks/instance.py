@@ -106,6 +106,10 @@ class InstanceTask:
         """
         return self.step(model, batch)
 
+    def divisors(self, target: MaskTarget) -> dict[str, Tensor]:
+        """Return by what the terms are divided; see `MaskStep.divisors`."""
+        return self.step.divisors(target)
+
     def new_metric(self) -> InstancePrecision:
         """Return an empty average precision.
 

@@ -149,6 +149,7 @@ class MaskStep:
         self.points = points
         self.deep_supervision = deep_supervision
         self.ignore_void = ignore_void
+        self.queries = 0  # of the network, known once it has run
 
     def __call__(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Return the weighted terms `class`, `mask` and `dice`; crowd segments are left out.
@@ -164,9 +165,10 @@ class MaskStep:
     # Not compiled: the number of masks changes from step to step, and scipy matches them.
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _losses(self, output: MaskOutput, target: MaskTarget) -> dict[str, Tensor]:
+        self.queries = output.class_logits.shape[1]
         kept = [~crowd for crowd in target.crowd]
         labelled = collect(
-            [labels[keep] for labels, keep in zip(target.labels, kept, strict=True)],
+            _searched(target),
             [masks[keep] for masks, keep in zip(target.masks, kept, strict=True)],
             valid=~target.ignore if self.ignore_void else None,
         )
@@ -178,6 +180,20 @@ class MaskStep:
             class_loss=self.class_loss,
             deep_supervision=self.deep_supervision,
         )
+
+    def divisors(self, target: MaskTarget) -> dict[str, Tensor]:
+        """Return the number of masks, and for `class` what the loss of the classes is divided by.
+
+        With `ce` that is the weight of the classes given to all queries. It follows from the labels
+        unless an image has more masks than the network has queries; then it is near.
+        """
+        labels = _searched(target)
+        masks = torch.tensor(float(sum(map(len, labels))))
+        if self.class_loss == "bce":
+            return dict.fromkeys(("class", "mask", "dice"), masks)
+        found = (self.weight[torch.cat(labels).cpu()] - NO_OBJECT_WEIGHT).sum()
+        every = found + NO_OBJECT_WEIGHT * len(labels) * self.queries
+        return {"class": every, "mask": masks, "dice": masks}
 
     def checked(self, output: Any) -> MaskOutput:
         """Return the output if it fits the task.
@@ -199,6 +215,11 @@ class MaskStep:
                 fix='build it with one output per class and one for "no object"',
             )
         return output
+
+
+def _searched(target: MaskTarget) -> list[Tensor]:
+    """Return the classes (T,) of the masks of each image that queries are matched with."""
+    return [labels[~crowd] for labels, crowd in zip(target.labels, target.crowd, strict=True)]
 
 
 def _run(model: nn.Module, images: Tensor) -> Any:

@@ -99,6 +99,10 @@ class PanopticTask:
         """
         return self.step(model, batch)
 
+    def divisors(self, target: MaskTarget) -> dict[str, Tensor]:
+        """Return by what the terms are divided; see `MaskStep.divisors`."""
+        return self.step.divisors(target)
+
     def new_metric(self) -> PanopticQuality:
         """Return empty sums of panoptic quality."""
         from rtseg.metrics.panoptic import PanopticQuality

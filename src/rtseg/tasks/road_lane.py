@@ -125,6 +125,16 @@ class RoadLaneTask:
             )
         return terms
 
+    def divisors(self, target: RoadLaneTarget) -> dict[str, Tensor]:
+        """Return the labelled pixels of each map, by which focal losses are divided.
+
+        Tversky losses are those of each part of a batch.
+        """
+        return {
+            f"{kind}_focal": (getattr(target, kind) != IGNORE_INDEX).sum().float()
+            for kind in self.needs
+        }
+
     def _checked(self, output: Any) -> RoadLaneOutput:
         if not isinstance(output, RoadLaneOutput):
             raise ConfigError(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rtseg.errors import ConfigError, DataError
-from rtseg.losses.cross_entropy import cross_entropy, ohem_cross_entropy
+from rtseg.losses.cross_entropy import cross_entropy, ohem_cross_entropy, pixel_weights
 from rtseg.losses.dice import dice_loss
 from rtseg.ops.resize import resize_argmax, resize_logits
 from rtseg.structures import (
@@ -113,6 +113,16 @@ class SemanticTask:
         if self.aux_weight:
             terms["aux"] = self.aux_weight * self._auxiliary_loss(output.aux, labels, weight)
         return terms
+
+    def divisors(self, target: SemanticTarget) -> dict[str, Tensor]:
+        """Return the weight of all labelled pixels, by which cross-entropies are divided.
+
+        `dice`, and the pixels that are hard, are those of each part of a batch.
+        """
+        if self.loss is not cross_entropy:
+            return {}
+        weight = None if self.weight is None else self.weight.to(target.labels.device)
+        return dict.fromkeys(("loss", "aux"), pixel_weights(target.labels, weight).sum())
 
     def _auxiliary_loss(
         self, aux: tuple[Tensor, ...], labels: Tensor, weight: Tensor | None

@@ -99,6 +99,10 @@ class SemanticMasksTask:
         """
         return self.step(model, batch)
 
+    def divisors(self, target: MaskTarget) -> dict[str, Tensor]:
+        """Return by what the terms are divided; see `MaskStep.divisors`."""
+        return self.step.divisors(target)
+
     def new_metric(self) -> SegmentationScores:
         """Return an empty confusion matrix with its scores."""
         from rtseg.metrics.confusion import SegmentationScores

@@ -77,6 +77,10 @@ class PhasedTask(nn.Module):
             terms["binary"] = self.factor * binary_penalty(layers, reduction=self.phases.reduction)
         return terms
 
+    def divisors(self, target: Any) -> dict[str, Tensor]:
+        """Return by what the terms of the task are divided."""
+        return self.task.divisors(target)
+
     def new_metric(self) -> Any:
         """Return the metric of the task."""
         return self.task.new_metric()

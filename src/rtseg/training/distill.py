@@ -169,6 +169,10 @@ class DistilledTask(nn.Module):
             terms["ofa"] = self._score_loss(seen[WHOLE], answer.logits, target.labels)
         return terms
 
+    def divisors(self, target: Any) -> dict[str, Tensor]:
+        """Return by what the terms of the wrapped task are divided."""
+        return self.task.divisors(target[0] if isinstance(target, AnsweredTarget) else target)
+
     @torch.no_grad()
     def ask(self, images: Tensor) -> Answer:
         """Return what the teacher says about images (B, 3, H, W) as the student sees them."""

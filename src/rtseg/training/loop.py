@@ -17,20 +17,21 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
+from torch import Tensor
 
 from rtseg.data.batch_augment import way_to
 from rtseg.data.loader import TrainBatches, eval_loader, opened, train_loader
-from rtseg.errors import DataError, InterruptedRunError, RtsegError
+from rtseg.errors import DataError, InterruptedRunError
 from rtseg.evaluation import evaluate
 from rtseg.structures import Batch
+from rtseg.training.guard import not_finite
 from rtseg.training.memory import freed_memory_kept
+from rtseg.training.meter import Meter
 from rtseg.training.optim import apply_schedule
 from rtseg.training.options import Plan
+from rtseg.training.processes import together
 from rtseg.training.run_log import RunLog
-from rtseg.training.session import Session, restore, save, start
-
-DATA_SHARE_LIMIT = 0.3
-"""Share of a step's time spent waiting for images above which the log advises."""
+from rtseg.training.session import Session, freeze_norms, restore, save, start
 
 
 def fit(plan: Plan, folder: Path, log: RunLog, *, resume: bool = False) -> dict[str, float]:
@@ -48,11 +49,20 @@ def fit(plan: Plan, folder: Path, log: RunLog, *, resume: bool = False) -> dict[
     Raises:
         InterruptedRunError: Ctrl-C or SIGTERM; the state is saved.
         DataError: Too many unreadable images.
-        RtsegError: The loss is not finite.
+        RtsegError: The loss is not finite, or another process of the run has ended.
     """
-    session = start(plan, folder, log)
-    if resume:
-        restore(session)
+    here, nodes = plan.options.layout
+    with together(here, nodes, folder=folder):
+        session = start(plan, folder, log)
+        if resume:
+            restore(session)
+        _train(session)
+    return session.scores
+
+
+def _train(session: Session) -> None:
+    """Take all steps that are left, validate and save."""
+    plan = session.plan
     session.log.open(step=session.step)
     with (
         contextlib.closing(session.log),
@@ -72,12 +82,15 @@ def fit(plan: Plan, folder: Path, log: RunLog, *, resume: bool = False) -> dict[
             if _anywhere(session.fabric, flag=signals.received):
                 raise _interrupted(session)
         save(session, "last")
-        session.log.add("end", step=session.step, epoch=session.epoch, scores=session.scores)
-    return session.scores
+        figures = {**meter.summary(), "scores": session.scores}
+        session.log.add("end", step=session.step, epoch=session.epoch, **figures)
 
 
 def train_step(session: Session, parts: Sequence[Batch]) -> dict[str, float]:
-    """Take one optimizer step on a batch that comes in one or more parts; return the loss terms.
+    """Take one optimizer step on a batch that comes in one or more parts.
+
+    Returns:
+        The loss terms of the whole batch, over all parts and processes.
 
     Raises:
         RtsegError: A loss term is not a finite number.
@@ -85,22 +98,27 @@ def train_step(session: Session, parts: Sequence[Batch]) -> dict[str, float]:
     options, fabric, optimizer = session.plan.options, session.fabric, session.optimizer
     session.hooks.before_step(session)
     apply_schedule(optimizer, session.schedule(session.step))
-    totals: dict[str, float] = {}
-    for number, batch in enumerate(parts, start=1):
+    if options.freeze_batch_norm:
+        freeze_norms(session.plan.model)
+    sums: dict[str, Tensor] = {}
+    shares: list[dict[str, float]] = [{}]
+    for number, batch in enumerate(parts):
         images = batch.images.to(fabric.device, non_blocking=True)
         if options.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
-        with fabric.no_backward_sync(session.module, enabled=number < len(parts)):
+        with fabric.no_backward_sync(session.module, enabled=number < len(parts) - 1):
             terms = session.module(images, fabric.to_device(batch.target))
-            fabric.backward(torch.stack(list(terms.values())).sum() / len(parts))
+            if len(parts) > 1 and number == 0:
+                shares = part_shares(session, parts)
+            equal = 1 / len(parts)
+            terms = {name: shares[number].get(name, equal) * terms[name] for name in terms}
+            fabric.backward(torch.stack(list(terms.values())).sum())
         for name, value in terms.items():
-            totals[name] = totals.get(name, 0.0) + float(value.detach()) / len(parts)
-    if _anywhere(fabric, flag=not all(math.isfinite(value) for value in totals.values())):
-        raise RtsegError(
-            f"the loss is not finite at step {session.step}: {totals}",
-            where=", ".join(item.path for item in parts[-1].meta[:2]),
-            fix="lower optimizer.lr, set train.clip_norm, or train.precision=fp32",
-        )
+            sums[name] = sums[name] + value.detach() if name in sums else value.detach()
+    means = fabric.all_reduce(torch.stack(list(sums.values())), reduce_op="mean").tolist()
+    totals = dict(zip(sums, means, strict=True))
+    if not all(math.isfinite(value) for value in means):
+        raise not_finite(session, parts, totals)
     if options.clip_norm is not None:
         fabric.clip_gradients(session.module, optimizer, max_norm=options.clip_norm)
     optimizer.step()
@@ -110,6 +128,26 @@ def train_step(session: Session, parts: Sequence[Batch]) -> dict[str, float]:
         session.ema.update_parameters(session.plan.model)
     session.step += 1
     return totals
+
+
+def part_shares(session: Session, parts: Sequence[Batch]) -> list[dict[str, float]]:
+    """Return the share that each part has in each loss term of a batch, over all processes.
+
+    A term that is a mean over labelled pixels weighs a part by its labelled pixels; a term of which
+    the task names no divisor is missing here and weighs all parts alike.
+    """
+    divisors = [session.plan.task.divisors(batch.target) for batch in parts]
+    names = list(divisors[0])
+    if not names:
+        return [{} for _ in parts]
+    table = torch.tensor(
+        [[float(item[name]) for name in names] for item in divisors],
+        dtype=torch.float64, device=session.fabric.device,
+    )  # fmt: skip
+    table = session.fabric.all_reduce(table, reduce_op="sum")
+    whole = table.sum(0)
+    shares = torch.where(whole > 0, table / whole, 1 / len(parts))
+    return [dict(zip(names, row, strict=True)) for row in shares.tolist()]
 
 
 def batches(session: Session) -> Generator[Batch, None, None]:
@@ -219,53 +257,6 @@ def _interrupted(session: Session) -> InterruptedRunError:
         where=str(session.folder),
         fix=f"go on with `rtseg train --resume {session.folder}`",
     )
-
-
-class Meter:
-    """Average the loss terms and times of the steps between two lines of the log.
-
-    The sums of the terms are part of the session, so that a resumed run writes the same lines.
-    """
-
-    def __init__(self, session: Session) -> None:
-        self.session, self.advised = session, False
-        self.waited, self.seconds, self.timed = 0.0, 0.0, 0
-
-    def add(self, terms: dict[str, float], *, waited: float, seconds: float) -> None:
-        """Count one step; write a line every `log_every` steps and at the end."""
-        session, options = self.session, self.session.plan.options
-        for name, value in terms.items():
-            session.terms[name] = session.terms.get(name, 0.0) + value
-        session.summed += 1
-        self.waited += waited
-        self.seconds += seconds
-        self.timed += 1
-        if session.step % options.log_every and session.step != session.total:
-            return
-        share = round(self.waited / self.seconds, 3)
-        if share > DATA_SHARE_LIMIT and not self.advised and session.step > options.log_every:
-            self.advised = True
-            advice = f"{share:.0%} of the time goes into waiting for images; raise data.workers"
-            session.log.add("note", step=session.step, message=advice)
-        means, figures = (
-            {name: value / session.summed for name, value in sums.items()}
-            for sums in (session.terms, session.figures)
-        )
-        session.log.add(
-            "train",
-            step=session.step,
-            total=session.total,
-            epoch=session.epoch,
-            loss=sum(means.values()),
-            terms=means,
-            lr=session.optimizer.param_groups[0]["lr"],
-            **figures,
-            images_per_second=round(self.timed * options.batch_size / self.seconds, 3),
-            data_share=share,
-            eta_seconds=round((session.total - session.step) * self.seconds / self.timed, 1),
-        )
-        session.terms, session.summed, session.figures = {}, 0, {}
-        self.waited, self.seconds, self.timed = 0.0, 0.0, 0
 
 
 class StopSignals:

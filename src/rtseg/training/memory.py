@@ -1,11 +1,14 @@
-"""Keep the memory that tensors free on the CPU, so that the next step does not ask for it anew."""
+"""Memory of a run: keep what tensors free on the CPU for the next step; how much was needed."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
 import platform
+import sys
 from collections.abc import Iterator
+
+import torch
 
 # Options of mallopt. Source: malloc.h of the GNU C library.
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
@@ -36,3 +39,18 @@ def freed_memory_kept(device: str) -> Iterator[None]:
         for option, value in _USUAL.items():
             library.mallopt(option, value)
         library.malloc_trim(0)
+
+
+def peak_memory(device: torch.device) -> float:
+    """Return how many MB this process has held at most: on a GPU of tensors, else altogether.
+
+    0 where the system does not tell.
+    """
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e6
+    try:
+        import resource
+    except ImportError:  # not a Unix
+        return 0.0
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import warnings
 from collections.abc import Callable
@@ -19,10 +20,11 @@ from rtseg.data.dataset import Dataset
 from rtseg.data.loader import TargetFunction, TrainBatches
 from rtseg.data.mixture import Mixture
 from rtseg.data.transforms import Augmentation, Preprocess
-from rtseg.errors import ConfigError
+from rtseg.errors import ConfigError, MissingError
 from rtseg.tasks import Task
 from rtseg.training.hooks import Hooks, no_hooks
 from rtseg.training.optim import Schedule
+from rtseg.training.processes import launched
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,9 @@ class TrainOptions:
     compile: Whether torch.compile translates the step.
     channels_last: Whether images and weights lie in memory with the channels innermost.
     clip_norm: Largest norm of the gradient; None: any.
+    freeze_batch_norm: Whether batch norms normalize with the statistics that the network starts
+        with, instead of those of each batch; for fine-tuning with small batches.
+    sync_batch_norm: Whether batch norms take their statistics from all processes (GPUs only).
     ema_decay: Of a moving average of the weights, which is then what is scored and saved.
     ema_ramp: Steps in which the decay rises, at step n to ema_decay * (1 - exp(-n / ema_ramp)); the
         statistics of batch norms are then averaged too. None: a short rise, no statistics.
@@ -46,7 +51,7 @@ class TrainOptions:
     early_stop: Validations without a better score after which the run ends; None: never.
     monitor: Score that decides what is `best`.
     device: auto, cpu, cuda or cuda:i.
-    devices, num_nodes: Processes per node, and nodes.
+    devices, num_nodes: Processes per node, and nodes; torchrun and srun say so themselves.
     threads: Of the CPU; None: PyTorch's choice, or on resuming the number the run had.
     """
 
@@ -59,6 +64,8 @@ class TrainOptions:
     compile: bool = False
     channels_last: bool = False
     clip_norm: float | None = None
+    freeze_batch_norm: bool = False
+    sync_batch_norm: bool = False
     ema_decay: float | None = None
     ema_ramp: float | None = None
     val_every: int | None = None
@@ -92,6 +99,12 @@ class TrainOptions:
                 where="train",
                 fix="leave them out for seed 0 and no clipping",
             )
+        if self.freeze_batch_norm and self.sync_batch_norm:
+            raise ConfigError(
+                "frozen statistics cannot be taken from all processes",
+                where="train.sync_batch_norm",
+                fix="leave it or train.freeze_batch_norm out",
+            )
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
             raise ConfigError(
                 f"{self.device!r} is no device", where="train.device", fix="auto, cpu or cuda:0"
@@ -106,6 +119,16 @@ class TrainOptions:
                 where="train.ema_ramp",
                 fix="set train.ema_decay too, or leave both out",
             )
+
+    @property
+    def layout(self) -> tuple[int, int]:
+        """Processes per node, and nodes: as a launcher has started them, else as options say."""
+        return launched() or (self.devices, self.num_nodes)
+
+    @property
+    def processes(self) -> int:
+        """All processes of a run."""
+        return math.prod(self.layout)
 
     def steps(self, batches_per_epoch: int) -> int:
         """Return the number of steps of the whole run."""
@@ -191,9 +214,15 @@ class Plan:
             batch_size=options.batch_size,
             seed=options.seed,
             parts=options.accumulate,
-            world=options.devices * options.num_nodes,
+            world=options.processes,
         )
         self._check_smallest_batch()
+        if options.sync_batch_norm and device_of(options).type == "cpu":
+            raise ConfigError(
+                "batch norms cannot take statistics from several processes on the CPU",
+                where="train.sync_batch_norm",
+                fix="set it to false, or train on GPUs",
+            )
         self.schedule(options.steps(batches.batches_per_epoch))
         self.optimizer(self.model)
         if data.val is None or not data.select:
@@ -211,16 +240,33 @@ class Plan:
     def _check_smallest_batch(self) -> None:
         """Refuse parts that a network or task with `smallest_batch` cannot be trained on."""
         options = self.options
-        processes = options.devices * options.num_nodes
-        part = options.batch_size // (options.accumulate * processes)
+        if options.freeze_batch_norm:
+            return
+        pieces = options.accumulate * options.processes
+        part = options.batch_size // pieces
         smallest = max(int(getattr(item, "smallest_batch", 1)) for item in (self.model, self.task))
         if part < smallest:
             raise ConfigError(
-                f"leaves {part} images for each of {options.accumulate} parts on {processes} "
-                f"processes; batch norms of this network need {smallest} at once",
+                f"leaves {part} images for each of {options.accumulate} parts on "
+                f"{options.processes} processes; batch norms of this network need {smallest} at "
+                "once",
                 where="train.batch_size",
-                fix=f"set it to {smallest * options.accumulate * processes} or more",
+                fix=f"set it to {smallest * pieces} or more",
             )
+
+
+def device_of(options: TrainOptions) -> torch.device:
+    """Return the device that options name, without an index if any will do.
+
+    Raises:
+        MissingError: It is CUDA, and there is none.
+    """
+    kind = options.device
+    if kind == "auto":
+        kind = "cuda" if torch.cuda.is_available() else "cpu"
+    if kind != "cpu" and not torch.cuda.is_available():
+        raise MissingError("no CUDA device was found", where="train.device", fix="use device=cpu")
+    return torch.device(kind)
 
 
 def native_bf16(device: str) -> bool:

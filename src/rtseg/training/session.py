@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -14,11 +15,13 @@ from torch.optim.swa_utils import AveragedModel
 
 from rtseg import checkpoint
 from rtseg.errors import CheckpointError, MissingError
+from rtseg.losses.batch import batch_gather
 from rtseg.structures import Batch
 from rtseg.tasks import Task
 from rtseg.training.hooks import Hooks
 from rtseg.training.optim import Schedule, apply_schedule
-from rtseg.training.options import Plan, TrainOptions, native_bf16
+from rtseg.training.options import Plan, TrainOptions, device_of, native_bf16
+from rtseg.training.processes import launched
 from rtseg.training.run_log import RunLog
 
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
@@ -96,6 +99,8 @@ def start(plan: Plan, folder: Path, log: RunLog) -> Session:
         plan.model.to(memory_format=torch.channels_last)
         if isinstance(plan.task, nn.Module):
             plan.task.to(memory_format=torch.channels_last)
+    if options.sync_batch_norm:
+        nn.SyncBatchNorm.convert_sync_batchnorm(plan.model)
     step: Any = Step(plan.model, plan.task)
     optimizer = plan.optimizer(step)
     apply_schedule(optimizer, 1.0)  # records the base rates, which a resumed run has to find
@@ -118,35 +123,32 @@ def start(plan: Plan, folder: Path, log: RunLog) -> Session:
 def _fabric(options: TrainOptions) -> Any:
     try:
         from lightning.fabric import Fabric
+        from lightning.fabric.plugins.environments import LightningEnvironment
     except ImportError:
         raise MissingError(
             "training needs the package `lightning`", fix="pip install 'rtseg[train]'"
         ) from None
-    device, precision = device_of(options), options.precision
+    for name in ("lightning.fabric", "lightning.pytorch"):  # they report every process
+        logging.getLogger(name).setLevel(logging.WARNING)
+    device, precision, (here, nodes) = device_of(options), options.precision, options.layout
     if precision == "auto":
         precision = "bf16" if native_bf16(device.type) else "fp32"
     fabric = Fabric(
         accelerator=device.type,
-        devices=options.devices if device.index is None else [device.index],
-        num_nodes=options.num_nodes,
+        devices=here if device.index is None else [device.index],
+        num_nodes=nodes,
         precision=PRECISIONS[precision],  # type: ignore[arg-type]
+        plugins=LightningEnvironment() if launched() is None else None,
     )
     fabric.launch()
     return fabric
 
 
-def device_of(options: TrainOptions) -> torch.device:
-    """Return the device that options name, without an index if any will do.
-
-    Raises:
-        MissingError: It is CUDA, and there is none.
-    """
-    kind = options.device
-    if kind == "auto":
-        kind = "cuda" if torch.cuda.is_available() else "cpu"
-    if kind != "cpu" and not torch.cuda.is_available():
-        raise MissingError("no CUDA device was found", where="train.device", fix="use device=cpu")
-    return torch.device(kind)
+def freeze_norms(model: nn.Module) -> None:
+    """Let batch norms use the statistics that they have; their weights go on learning."""
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()
 
 
 def _average(model: nn.Module, decay: float, ramp: float | None) -> AveragedModel:
@@ -208,7 +210,7 @@ def _random_states(fabric: Any) -> dict[str, Tensor]:
     states = {"cpu": torch.get_rng_state()}
     if fabric.device.type == "cuda":
         states["cuda"] = torch.cuda.get_rng_state()
-    gathered = {kind: fabric.all_gather(state.to(fabric.device)) for kind, state in states.items()}
+    gathered = {kind: batch_gather(state.to(fabric.device)) for kind, state in states.items()}
     return {kind: state.cpu().reshape(fabric.world_size, -1) for kind, state in gathered.items()}
 
 
