@@ -225,6 +225,16 @@ def test_sums_over_masks_are_averaged(order: Any) -> None:
         assert np.allclose(found.confidence, plain.confidence, atol=1e-3)
 
 
+def test_pixels_that_no_mask_covers_have_a_confidence_that_is_a_number() -> None:
+    class Empty(nn.Module):
+        def forward(self, images: Tensor) -> MaskOutput:
+            return MaskOutput(torch.zeros(1, 2, 4), torch.full((1, 2, *images.shape[-2:]), -1e4))
+
+    look = (picture(4, 4), whole(4, 4), False)
+    found = predict(Empty(), SemanticMasksTask(CLASSES), [look, look], confidence=True)
+    assert np.isfinite(found.confidence).all()
+
+
 def test_masks_are_resized_first_if_the_task_says_so() -> None:
     image, meta = picture(6, 6, seed=2) * 4, whole(6, 6)
     looks = [(image, meta, False), (image.flip(-1), meta, True)]
