@@ -76,7 +76,21 @@ def test_dry_run_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert train(tmp_path / "run", "--dry-run", "--json") == 0
     document = json.loads(capsys.readouterr().out)
     assert (document["steps"], document["trained"]) == (3, False)
+    assert document["training_seconds"] == 3 * document["step_seconds"] > 0
+    assert document["peak_memory_mb"] > 50
     assert not (tmp_path / "run").exists()
+
+
+def test_find_lr_draws_and_suggests_but_starts_no_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    assert train(folder, "--find-lr", "--json") == 0
+    document = json.loads(capsys.readouterr().out)
+    assert len(document["rates"]) == len(document["losses"]) >= 10
+    assert {path.name for path in folder.iterdir()} == {"find_lr.png", "find_lr.json"}
+    assert train(folder, "--find-lr") == 3
+    assert "--overwrite" in capsys.readouterr().err
 
 
 def test_resume_of_a_finished_run_changes_no_weight(tmp_path: Path) -> None:
