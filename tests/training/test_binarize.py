@@ -132,6 +132,22 @@ def test_what_the_optimizer_knows_of_a_switched_layer_is_forgotten(tmp_path: Pat
     torch.testing.assert_close(model.b.log_alpha.exp(), alpha)
 
 
+def test_what_the_optimizer_knows_of_thresholds_is_forgotten_too(tmp_path: Path) -> None:
+    plan = plan_of(FIVE)
+    session = start(plan, tmp_path, RunLog(None, display=lambda _: None))
+    model = plan.model
+    assert isinstance(model, Small)
+    steps = {}
+    with contextlib.closing(loop.batches(session)) as source:
+        for _ in range(3):
+            loop.train_step(session, [next(source)])
+        session.hooks.before_step(session)
+    for name in "ab":
+        tau = model.get_submodule(name).get_parameter("tau")
+        steps[name] = float(session.optimizer.state[tau]["step"])
+    assert steps == {"a": 3.0, "b": 0.0}  # the inputs of b are binary from here on
+
+
 def test_latent_weights_stay_within_one_once_they_are_binary(tmp_path: Path) -> None:
     plan = plan_of(ema_decay=0.5, optimizer=functools.partial(adam, lr=0.8))
     largest: list[tuple[float, float]] = []
