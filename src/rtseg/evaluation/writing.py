@@ -77,7 +77,9 @@ def write_report(
     }
     page = visualize.html_page(
         "Evaluation",
-        _sections(result, [Picture(pixels) for pixels in bars.values()], worst),
+        _sections(
+            result, [Picture(pixels, "Score of each class") for pixels in bars.values()], worst
+        ),
         subtitle=", ".join(str(protocol[key]) for key in TITLE if key in protocol),
         footer="\n".join(f"{key}: {_text(value)}" for key, value in protocol.items()),
     )
@@ -89,8 +91,9 @@ def _sections(
 ) -> list[Section]:
     """Return the parts of the page that have content."""
     count = f"{result.images:,} images in {result.seconds:.1f} s"
+    scores = [(name.replace("_", " "), value) for name, value in result.scores.items()]
     parts: list[tuple[str, list[str | Table | Picture]]] = [
-        ("Scores", [count, Table(("score", "value"), list(result.scores.items()))])
+        ("Scores", [count, Table(("score", "value"), scores)])
     ]
     for name, rows in result.group_rows().items():
         whole = {name: "all", "images": result.images, **result.scores}
@@ -109,8 +112,9 @@ def _image_row(entry: ImageScores) -> dict[str, Any]:
 
 
 def _html(rows: Sequence[Mapping[str, Any]]) -> Table:
-    heads = _columns(rows)
-    return Table(heads, [[row.get(key) for key in heads] for row in rows])
+    keys = _columns(rows)
+    heads = [key.replace("_", " ") for key in keys]
+    return Table(heads, [[row.get(key) for key in keys] for row in rows])
 
 
 def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
