@@ -68,10 +68,7 @@ def train(
         chosen, folder = _new_run(recipe, overrides or [], output, shared)
     plan = recipes.build(chosen)
     if check:
-        with shared.progress("checking data") as progress:
-            warnings = recipes.check_data(plan, progress=progress)
-        for warning in warnings:
-            shared.log(f"warning: {warning}")
+        _check_data(plan, shared)
     summary = _summarize(plan, folder)
     shared.log(summary["text"])
     if find_lr:
@@ -110,6 +107,15 @@ def _new_run(
     stem = Path(recipe).with_suffix("") if recipe.endswith((".yaml", ".yml")) else Path(recipe)
     name = "-".join(stem.parts[-2:]).replace("@", "-")
     return read_recipe(recipe, changes), output or Path("runs") / name
+
+
+def _check_data(plan: Plan, shared: Shared) -> None:
+    from rtseg.recipe import check_data
+
+    with shared.progress("checking data") as progress:
+        warnings = check_data(plan, progress=progress)
+    for warning in warnings:
+        shared.log(f"warning: {warning}")
 
 
 def _try_step(plan: Plan, folder: Path, steps: int) -> dict[str, Any]:
