@@ -31,6 +31,7 @@ from rtseg.training.optim import apply_schedule
 from rtseg.training.options import Plan
 from rtseg.training.processes import together
 from rtseg.training.run_log import RunLog
+from rtseg.training.samples import SampleSheet
 from rtseg.training.session import Session, freeze_norms, restore, save, start
 
 
@@ -212,8 +213,14 @@ def _validate(session: Session) -> None:
         rank=fabric.global_rank,
         world=fabric.world_size,
     )
+    shown = options.show_images if fabric.is_global_zero else 0
+    sheet = SampleSheet(data.val, count=shown, every=fabric.world_size)
     with fabric.autocast():
-        result = evaluate(session.scored, session.plan.task, opened(loader), device=fabric.device)
+        result = evaluate(
+            session.scored, session.plan.task, opened(loader),
+            device=fabric.device, visit=sheet.collect,
+        )  # fmt: skip
+    session.log.show(sheet.draw(), step=session.step)
     session.scores, session.scored_step = result.scores, session.step
     figures = {"scores": result.scores, "seconds": round(result.seconds, 2)}
     session.log.add("validation", step=session.step, epoch=session.epoch, **figures)

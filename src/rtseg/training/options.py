@@ -47,6 +47,7 @@ class TrainOptions:
         statistics of batch norms are then averaged too. None: a short rise, no statistics.
     val_every, save_every: In steps; None: once per epoch.
     log_every: In steps.
+    show_images: Validation images that are drawn with what is found in them; 0: none.
     check: Whether all files are checked before the first step; what does not change, only once.
     early_stop: Validations without a better score after which the run ends; None: never.
     monitor: Score that decides what is `best`.
@@ -71,6 +72,7 @@ class TrainOptions:
     val_every: int | None = None
     save_every: int | None = 200
     log_every: int = 10
+    show_images: int = 4
     check: bool = True
     early_stop: int | None = None
     monitor: str = "miou"
@@ -93,6 +95,10 @@ class TrainOptions:
                 raise ConfigError(
                     f"{value} is too small", where=f"train.{name}", fix="set it to 1 or more"
                 )
+        if self.show_images < 0:
+            raise ConfigError(
+                f"{self.show_images} is too small", where="train.show_images", fix="0 draws none"
+            )
         if self.seed < 0 or (self.clip_norm is not None and self.clip_norm <= 0):
             raise ConfigError(
                 f"seed {self.seed} must not be negative and clip_norm {self.clip_norm} not 0",

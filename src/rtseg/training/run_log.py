@@ -10,6 +10,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from rtseg import visualize
 
 Event = dict[str, Any]
@@ -61,6 +64,14 @@ class RunLog:
             if self._board is not None:
                 _write_scalars(self._board, line)
         self.display(line)
+
+    def show(self, picture: NDArray[np.uint8] | None, *, step: int) -> None:
+        """Keep a picture (H, W, 3) of a validation: the last one as a file, each on the board."""
+        if picture is None or self.folder is None:
+            return
+        visualize.write_image(self.folder / "plots" / "samples.png", picture)
+        if self._board is not None:
+            self._board.add_image("validation/samples", picture, step, dataformats="HWC")
 
     def close(self) -> None:
         """Flush TensorBoard and draw the curves."""
