@@ -26,10 +26,10 @@ from rtseg.training.teachers import TEACHERS
 # Files and ablation rows of each folder; a new one is a new number here.
 COUNTS = {
     "bisegunet": (6, 11),
-    "bisenetformer": (12, 8),
-    "bsdnet": (11, 36),
+    "bisenetformer": (13, 8),
+    "bsdnet": (13, 36),
     "dabnet": (1, 0),
-    "lsa_binet": (4, 4),
+    "lsa_binet": (5, 4),
     "twinmixing": (7, 14),
 }
 # Parameters that the network of each file has, auxiliary heads included.
@@ -44,6 +44,7 @@ PARAMETERS = {
     "bisenetformer/ade20k_panoptic_stdc2": 17_164_471,
     "bisenetformer/ade20k_stdc1": 13_134_007,
     "bisenetformer/ade20k_stdc2": 17_164_471,
+    "bisenetformer/camvid_stdc1": 13_098_284,
     "bisenetformer/cityscapes_panoptic_r50": 31_650_516,
     "bisenetformer/cityscapes_panoptic_stdc2": 17_130_804,
     "bisenetformer/cityscapes_stdc1": 13_100_340,
@@ -57,6 +58,8 @@ PARAMETERS = {
     "bsdnet/camvid_b": 16_296_534,
     "bsdnet/camvid_half": 4_391_222,
     "bsdnet/camvid_s": 4_391_222,
+    "bsdnet/camvid_small_b": 16_296_534,
+    "bsdnet/camvid_small_s": 4_391_222,
     "bsdnet/cityscapes_b": 16_299_622,
     "bsdnet/cityscapes_b_seg75": 16_299_622,
     "bsdnet/cityscapes_s": 4_392_774,
@@ -66,6 +69,7 @@ PARAMETERS = {
     "dabnet/camvid": 754_571,
     "lsa_binet/camvid": 1_841_110,
     "lsa_binet/camvid_cpu": 1_841_110,
+    "lsa_binet/camvid_plus": 1_841_110,
     "lsa_binet/cityscapes": 1_842_158,
     "lsa_binet/synthetic": 1_842_158,
     "twinmixing/bdd100k_base": 434_085,

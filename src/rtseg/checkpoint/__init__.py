@@ -34,6 +34,13 @@ from rtseg.checkpoint.networks import (
     list_models,
     load,
 )
+from rtseg.checkpoint.shipped import (
+    WeightsNotice,
+    find_shipped,
+    list_shipped,
+    write_sums,
+    zoo_folder,
+)
 from rtseg.checkpoint.starting import Started, start_from
 
 __all__ = [
@@ -44,13 +51,16 @@ __all__ = [
     "Checkpoint",
     "ModelInfo",
     "Started",
+    "WeightsNotice",
     "class_count",
     "class_layers",
     "create_model",
     "environment",
     "fill",
+    "find_shipped",
     "git_revision",
     "list_models",
+    "list_shipped",
     "load",
     "locate",
     "model_card",
@@ -61,4 +71,6 @@ __all__ = [
     "save",
     "start_from",
     "versions",
+    "write_sums",
+    "zoo_folder",
 ]

@@ -56,6 +56,10 @@ def environment() -> dict[str, Any]:
     }
 
 
+_TERMS = ("training", "weights", "license", "notice")
+"""Facts that only weights for others have."""
+
+
 def model_card(info: ModelInfo, weights: Mapping[str, Tensor]) -> str:
     """Write the model card; a figure that was not measured is called so."""
     count = sum(value.numel() for name, value in weights.items() if not _is_buffer(name))
@@ -74,6 +78,7 @@ def model_card(info: ModelInfo, weights: Mapping[str, Tensor]) -> str:
         f"- Step: {info.facts.get('step', 'not recorded')}",
         f"- Seed: {info.facts.get('seed', 'not recorded')}",
         f"- Recipe SHA-256: {info.facts.get('recipe_sha256', 'not recorded')}",
+        *(f"- {key.capitalize()}: {info.facts[key]}" for key in _TERMS if key in info.facts),
         "",
         f"## Scores ({info.facts.get('scored_on', 'no validation set')})",
         "",

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from rtseg.checkpoint.facts import model_card
 from rtseg.checkpoint.info import FORMAT, ModelInfo
-from rtseg.errors import CheckpointError, DataError
+from rtseg.checkpoint.shipped import find_shipped, list_shipped
+from rtseg.errors import CheckpointError, DataError, nearest
 from rtseg.structures import ClassInfo
 
 WEIGHTS, CONFIG, STATE, CARD = "model.safetensors", "config.json", "train_state.pt", "README.md"
@@ -99,8 +100,10 @@ def previous_of(folder: Path) -> Path:
 def locate(path: str | Path) -> Path:
     """Return the folder that `path` means: itself, `best` or `last` of a run, or what a crash left.
 
+    Where there is no such file or folder, it may be the name of weights that come with the package.
+
     Raises:
-        CheckpointError: There is none.
+        CheckpointError: There is none, or shipped weights are damaged.
     """
     folder = Path(path)
     candidates = [folder, folder / "best", folder / "last"]
@@ -108,10 +111,15 @@ def locate(path: str | Path) -> Path:
         for place in (candidate, previous_of(candidate)):
             if (place / CONFIG).is_file():
                 return place
-    reason = "is no checkpoint folder" if folder.exists() else "does not exist"
-    raise CheckpointError(
-        reason, where=str(folder), fix="give a run folder, or a folder with config.json"
-    )
+    fix = "give a run folder, or a folder with config.json"
+    if folder.exists():
+        raise CheckpointError("is no checkpoint folder", where=str(folder), fix=fix)
+    shipped = find_shipped(str(path))
+    if shipped is not None:
+        return shipped
+    if len(folder.parts) == 1 and list_shipped():
+        fix += f", or shipped weights such as {', '.join(nearest(str(path), list_shipped()))}"
+    raise CheckpointError("does not exist", where=str(folder), fix=fix)
 
 
 def read_info(folder: Path) -> ModelInfo:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from rtseg.checkpoint.folder import CONFIG, WEIGHTS, locate, read_info, read_weights
 from rtseg.checkpoint.info import ModelInfo
+from rtseg.checkpoint.shipped import WeightsNotice
 from rtseg.checkpoint.starting import start_from
 from rtseg.config import check
 from rtseg.errors import CheckpointError, ConfigError, nearest
@@ -106,10 +107,13 @@ def class_layers(name: str, num_classes: int | None, **switches: Any) -> frozens
 
 
 def load(path: str | Path, *, model: nn.Module | None = None) -> Checkpoint:
-    """Load a network from a checkpoint folder or a run folder.
+    """Load a network from a checkpoint folder, a run folder, or by the name of shipped weights.
+
+    A warning (`WeightsNotice`) repeats what `facts.notice` says, such as terms of use.
 
     Args:
-        path: The folder; of a run folder `best` is taken, or `last` if there is no `best`.
+        path: The folder; of a run folder `best` is taken, or `last` if there is no `best`. Or a
+            name such as `lsa_binet-camvid`; a folder of that name goes first.
         model: The network to fill, for a checkpoint of the user's own class.
 
     Raises:
@@ -134,6 +138,8 @@ def load(path: str | Path, *, model: nn.Module | None = None) -> Checkpoint:
                 fix="use the version of rtseg that wrote it (facts.versions in this file)",
             ) from None
     fill(model, read_weights(folder), where=folder / WEIGHTS)
+    if info.facts.get("notice"):
+        warnings.warn(f"{folder.name}: {info.facts['notice']}", WeightsNotice, stacklevel=2)
     return Checkpoint(model.eval(), info, folder)
 
 

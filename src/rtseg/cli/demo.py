@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rtseg.visualize import Section
 
 RECIPE = "lsa_binet/synthetic"
-SCORED, SHOWN = 200, 6
+SCORED, SHOWN, LOOKED_AT = 200, 6, 2
 STEP_LIMITS = (40, 1500)
 TRAINING_SHARE = 0.85
 """Of the time that is granted; the rest is for validation and for slower moments."""
@@ -59,6 +59,7 @@ def demo(
     result = _score(loaded, plan, output, shared)
     shown = _predict(plan, output)
     sections = _sections(result, shown, plan, output, seconds=seconds)
+    sections.extend(_shipped(output))
     page = html_page(
         "rtseg demo",
         sections,
@@ -139,6 +140,26 @@ def _predict(plan: Plan, output: Path) -> list[Any]:
         write_image(output / "comparisons" / f"scene_{number}.png", picture)
         pictures.append(picture)
     return pictures
+
+
+def _shipped(output: Path) -> list[Section]:
+    """Return what the weights that come with the package see in the same scenes, if there are any.
+
+    They have never seen such small pictures, and those of CamVid no such scenes: a look, no score.
+    """
+    from rtseg.checkpoint import list_shipped
+    from rtseg.inference.predictor import Predictor
+    from rtseg.visualize import Picture, Section
+
+    paths = sorted((output / "scenes").glob("*.png"))[:LOOKED_AT]
+    sections = []
+    for name in list_shipped():
+        predictor = Predictor.load(name)
+        pictures = [
+            Picture(enlarge(predictor(path).plot()), f"{name}, {path.stem}") for path in paths
+        ]
+        sections.append(Section(f"Shipped weights: {name}", pictures))
+    return sections
 
 
 def enlarge(pixels: Any) -> Any:

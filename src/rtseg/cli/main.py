@@ -16,6 +16,7 @@ import importlib
 import inspect
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import Annotated, Any, NamedTuple
@@ -67,7 +68,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        return _run(words or ["--help"])
+        with warnings.catch_warnings():
+            warnings.showwarning = functools.partial(_show_warning, warnings.showwarning)
+            return _run(words or ["--help"])
     except SystemExit as error:  # typer, when the reader of a pipe has gone
         return error.code if isinstance(error.code, int) else 1
     except BaseException as error:  # the boundary: whatever happens ends in one line and a code
@@ -152,6 +155,14 @@ def _with_shared(function: Function) -> Function:
     run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {item.name: item.annotation for item in parameters}
     return run
+
+
+def _show_warning(usual: Callable[..., None], message: Warning | str, *given: Any) -> None:
+    """Print what users of weights have to know as one line, and other warnings as usual."""
+    if type(message).__name__ == "WeightsNotice":  # by name: its package is slow to import
+        print(f"note: {message}", file=sys.stderr, flush=True)
+    else:
+        usual(message, *given)
 
 
 # ---------------------------------------------------------------- errors

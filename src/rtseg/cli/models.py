@@ -6,7 +6,7 @@ import inspect
 import re
 import sys
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -54,6 +54,7 @@ def models(
     """
     from rtseg.checkpoint import list_models
 
+    weights = _shipped()
     chosen = None if size is None else _parse_size(size)
     if num_classes is not None and num_classes < 1:
         raise ConfigError(f"is {num_classes}", where="--num-classes", fix="use 1 or more")
@@ -62,16 +63,50 @@ def models(
         close = ", ".join(nearest(name, list_models()))
         raise ConfigError(f"model {name!r} is unknown", fix=f"did you mean one of: {close}?")
     if name == names[0]:
-        _explain(_count(name, chosen, num_classes, main_only=False), shared)
+        row = _count(name, chosen, num_classes, main_only=False)
+        _explain({**row, "shipped": _of([name], weights)}, shared)
         return
     rows = [_count(item, chosen, num_classes, main_only=True) for item in names]
     table = make_table("", _HEADS, [_cells(row) for row in rows], numbers=6)
     table.columns[0].no_wrap = True  # narrow terminals fold the tasks
+    weights = _of(names, weights)
     shared.finish(
-        {"protocol": "1 GMAC = 2 GFLOP", "models": rows},
+        {"protocol": "1 GMAC = 2 GFLOP", "models": rows, "shipped": weights},
         table,
+        *_weight_lines(weights),
         "count and paper: by the paper's own rule, with the deviation; `rtseg models NAME` has all",
     )
+
+
+# ---------------------------------------------------------------- shipped weights
+def _shipped() -> list[dict[str, Any]]:
+    """Return what is known about the weights that come with the package, without reading them."""
+    from rtseg.checkpoint import list_shipped, read_info, shipped
+
+    rows = []
+    for name in list_shipped():
+        info = read_info(shipped.zoo_folder() / name)
+        facts = {key: info.facts.get(key) for key in ("scores", "scored_on", "license", "notice")}
+        rows.append({"name": name, "model": info.name, "task": info.task, **facts})
+    return rows
+
+
+def _of(names: Sequence[str], weights: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [item for item in weights if item["model"] in names]
+
+
+def _weight_lines(weights: Sequence[dict[str, Any]]) -> list[Any]:
+    """Return a table of shipped weights, if there are any."""
+    if not weights:
+        return []
+    rows = [[item["name"], item["task"], _best_score(item), item["license"]] for item in weights]
+    return [make_table("", ("shipped weights", "task", "score", "license"), rows)]
+
+
+def _best_score(item: dict[str, Any]) -> str:
+    scores = item["scores"] or {}
+    name = next((key for key in ("miou", "score", "pq") if key in scores), None)
+    return "not measured" if name is None else f"{name} {scores[name]:.4f} ({item['scored_on']})"
 
 
 # ---------------------------------------------------------------- counting
@@ -205,6 +240,7 @@ def _explain(row: dict[str, Any], shared: Shared) -> None:
             [[item["name"], item["default"], item["type"]] for item in switches],
         ),
         "Recipes: " + (", ".join(recipes) or "none"),
+        *_weight_lines(row["shipped"]),
         "",
         description,
     )
