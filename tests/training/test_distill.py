@@ -190,6 +190,10 @@ def test_the_teacher_sees_what_its_own_preprocessing_would_give() -> None:
     own, theirs = (rule.fit(image).image for rule in (PREPROCESS, wanted))
     task = lesson(pupil(), teacher(preprocess=wanted))
     torch.testing.assert_close(task.renormalize(own[None])[0], theirs, rtol=1e-5, atol=1e-4)
+    expected = features(task.teacher.network, theirs[None])
+    answer = task.ask(own[None])
+    torch.testing.assert_close(answer.maps[0], expected["deep"], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(answer.logits, expected["logits"], rtol=1e-4, atol=1e-4)
 
 
 def test_equal_preprocessing_changes_no_bit() -> None:
