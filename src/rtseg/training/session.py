@@ -100,7 +100,7 @@ def start(plan: Plan, folder: Path, log: RunLog) -> Session:
         if isinstance(plan.task, nn.Module):
             plan.task.to(memory_format=torch.channels_last)
     if options.sync_batch_norm:
-        nn.SyncBatchNorm.convert_sync_batchnorm(plan.model)
+        nn.SyncBatchNorm.convert_sync_batchnorm(plan.model)  # type: ignore[no-untyped-call]
     step: Any = Step(plan.model, plan.task)
     optimizer = plan.optimizer(step)
     apply_schedule(optimizer, 1.0)  # records the base rates, which a resumed run has to find
@@ -123,7 +123,8 @@ def start(plan: Plan, folder: Path, log: RunLog) -> Session:
 def _fabric(options: TrainOptions) -> Any:
     try:
         from lightning.fabric import Fabric
-        from lightning.fabric.plugins.environments import LightningEnvironment
+        from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+        from lightning.fabric.strategies.ddp import DDPStrategy
     except ImportError:
         raise MissingError(
             "training needs the package `lightning`", fix="pip install 'rtseg[train]'"
@@ -137,6 +138,8 @@ def _fabric(options: TrainOptions) -> Any:
         accelerator=device.type,
         devices=here if device.index is None else [device.index],
         num_nodes=nodes,
+        # A task may leave outputs unused, and with them parameters, such as auxiliary heads.
+        strategy=DDPStrategy(find_unused_parameters=True) if here * nodes > 1 else "auto",
         precision=PRECISIONS[precision],  # type: ignore[arg-type]
         plugins=LightningEnvironment() if launched() is None else None,
     )
