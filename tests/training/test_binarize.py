@@ -165,6 +165,19 @@ def test_latent_weights_stay_within_one_once_they_are_binary(tmp_path: Path) -> 
     assert state_of(tmp_path)["ema"]["module.a.weight"].abs().max() > 1  # from its real past
 
 
+def test_clamped_weights_are_what_is_averaged(tmp_path: Path) -> None:
+    phases = Phases((0, 0, 1))
+    plan = plan_of(phases, ema_decay=0.05, optimizer=functools.partial(adam, lr=0.8))
+    session = start(plan, tmp_path, RunLog(None, display=lambda _: None))
+    assert session.ema is not None
+    own, averaged = (binary_layers(net)["a"].weight for net in (plan.model, session.ema.module))
+    with contextlib.closing(loop.batches(session)) as source:
+        for _ in range(3):
+            before = averaged.detach().clone()
+            loop.train_step(session, [next(source)])
+    torch.testing.assert_close(averaged, before.lerp(own, 0.95))
+
+
 def test_the_share_of_changed_signs_is_that_of_the_weights_themselves(tmp_path: Path) -> None:
     plan = plan_of(log_every=2, optimizer=functools.partial(adam, lr=0.1))
     signs: list[Tensor] = []
@@ -270,8 +283,9 @@ def test_only_a_network_of_the_last_phase_may_be_the_best(
     assert len(events(tmp_path, "validation")) == 8
 
 
-def test_norms_are_measured_on_the_batches_that_come_next(tmp_path: Path) -> None:
-    plan = plan_of(ema_decay=0.5)
+@pytest.mark.parametrize("parts", [1, 2])
+def test_norms_are_measured_on_the_batches_that_come_next(tmp_path: Path, parts: int) -> None:
+    plan = plan_of(ema_decay=0.5, accumulate=parts)
     session = start(plan, tmp_path, RunLog(None, display=lambda _: None))
     network = session.scored
     assert isinstance(network, Small)
@@ -279,7 +293,7 @@ def test_norms_are_measured_on_the_batches_that_come_next(tmp_path: Path) -> Non
     own = copy.deepcopy(plan.model.state_dict())
     measure_norms(session, 2)
     with contextlib.closing(loop.batches(session)) as source:
-        outputs = [network.first(next(source).images) for _ in range(2)]
+        outputs = [network.first(next(source).images) for _ in range(2 * parts)]
     norm = network.norms[0]
     assert isinstance(norm, nn.BatchNorm2d)
     means = torch.stack([x.mean((0, 2, 3)) for x in outputs])
