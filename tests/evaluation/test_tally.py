@@ -105,6 +105,7 @@ def test_every_image_is_scored_alone() -> None:
     assert next(iter(found.per_image[3].scores)) == "image_miou"
     assert found.scores["image_miou"] == pytest.approx(np.mean(expected))
     assert found.scores["image_miou"] != pytest.approx(found.scores["miou"])
+    assert "image_miou" not in found.metric.compute()
     assert found.worst == []
 
 
