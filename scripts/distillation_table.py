@@ -17,6 +17,7 @@ import json
 import shutil
 import signal
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -25,7 +26,7 @@ from typing import Any, NamedTuple
 import rtseg
 from rtseg import recipe
 from rtseg.checkpoint import environment
-from rtseg.errors import ConfigError, InterruptedRunError
+from rtseg.errors import ConfigError, InterruptedRunError, RtsegError
 from rtseg.training.run_log import read_log
 
 RECIPE, TEACHER = "bsdnet/camvid_half", "teacher"
@@ -227,9 +228,13 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/distillation_camvid"))
     parser.add_argument("--output", type=Path, default=Path("docs/results/distillation_camvid"))
     arguments = parser.parse_args()
-    setting = fixed_setting(arguments)
     deadline = time.monotonic() + 60 * arguments.minutes
-    results = work_on(setting, arguments.work, deadline=deadline)
+    try:
+        setting = fixed_setting(arguments)
+        results = work_on(setting, arguments.work, deadline=deadline)
+    except RtsegError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
     write(setting, results, arguments.work, arguments.output)
     print((arguments.output / "table.md").read_text(encoding="utf-8"))
 

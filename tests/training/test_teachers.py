@@ -19,6 +19,7 @@ from rtseg.structures import Batch, ClassInfo, SemanticOutput
 from rtseg.tasks.semantic import SemanticTask
 from rtseg.training.distill import DistilledTask
 from rtseg.training.distill_options import DistillOptions, Pair
+from rtseg.training.distill_outputs import map_channels
 from rtseg.training.teachers import (
     TEACHERS,
     check_classes,
@@ -123,6 +124,8 @@ def test_stages_of_a_segformer_are_its_maps(saved: Path) -> None:
         assert torch.equal(found, expected)
     assert torch.equal(answer.logits, wanted.logits)
     assert answer.logits.shape == (2, 3, 16, 24)
+    parts = [f"network.decode_head.{name}" for name in ("linear_fuse", "classifier")]
+    assert map_channels(given.network, parts, who="teacher") == [8, 3]
 
 
 def test_a_student_learns_from_a_segformer(saved: Path) -> None:
