@@ -189,7 +189,7 @@ def losses(rank: int, world: int) -> dict[str, tuple[float, Tensor]]:
         leaf = parts[0].clone().requires_grad_()
         value = loss(leaf, parts[1], parts[2])
         (gradient,) = torch.autograd.grad(value, leaf)
-        found[name] = (float(value), gradient / world)
+        found[name] = (float(value.detach()), gradient / world)
     return found
 
 

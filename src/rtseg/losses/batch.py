@@ -25,8 +25,6 @@ def processes() -> int:
 def batch_sum(values: Tensor) -> Tensor:
     """Add up tensors of equal shape over all processes; every process must call it.
 
-    What follows has to be the same computation in all of them, as a loss of sums is.
-
     Args:
         values: Sums over the images of this process, any shape, floating.
 
@@ -47,21 +45,25 @@ def batch_gather(values: Tensor) -> Tensor:
 
 
 class _Sum(torch.autograd.Function):
-    """Add up over processes.
+    """Add up over processes; what each of them does with the sum adds to its derivative.
 
-    Every process computes the same loss L of the sum S, whose derivative by its own summand is
-    dL/dS. Processes are averaged later, so the factor of their number makes it dL/dS in the end.
+    Where all compute the same loss, the derivative is as many times too large as there are
+    processes, and becomes right when they are averaged.
     """
 
     @staticmethod
     def forward(_: Any, values: Tensor) -> Tensor:
-        total = values.detach().clone()
-        dist.all_reduce(total)
-        return total
+        return _reduced(values)
 
     @staticmethod
     def backward(_: Any, *gradients: Tensor) -> Tensor:
-        return gradients[0] * processes()
+        return _reduced(gradients[0])
+
+
+def _reduced(values: Tensor) -> Tensor:
+    total = values.detach().clone(memory_format=torch.contiguous_format)
+    dist.all_reduce(total)
+    return total
 
 
 # Not compiled: PyTorch's compiler cannot follow a collective inside of an own derivative.
