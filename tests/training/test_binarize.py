@@ -155,7 +155,7 @@ def test_latent_weights_stay_within_one_once_they_are_binary(tmp_path: Path) -> 
     def display(event: dict[str, Any]) -> None:
         if event["event"] == "train":
             layers = binary_layers(plan.model)
-            largest.append(tuple(float(layers[name].weight.abs().max()) for name in "ab"))
+            largest.append(tuple(float(layers[name].weight.detach().abs().max()) for name in "ab"))
 
     run(plan, tmp_path, display=display)
     assert all(b > 1 for _, b in largest[:2])

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from rtseg import visualize
 
 Event = dict[str, Any]
-"""One line of the log: `event` (train, validation, fault, note, end), `step`, and its figures."""
+"""One line of the log: `event` (train, validation, binarize, fault, note, end), `step`, figures."""
 LOG, METRICS = "log.jsonl", "metrics.csv"
 CURVES = ("miou", "pixel_accuracy", "mean_accuracy")
 """Scores that are drawn; of a task that has none of them, as many of its own, in their order."""
