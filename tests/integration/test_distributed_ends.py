@@ -186,6 +186,15 @@ def test_without_a_script_there_is_nothing_to_start(
     assert "WORLD_SIZE" not in os.environ
 
 
+def test_several_nodes_need_a_launcher(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NODE_RANK", "1")
+    words = "train.num_nodes: is 2, but the environment does not say MASTER_ADDR and MASTER_PORT;"
+    with pytest.raises(ConfigError, match=words), processes.together(1, 2, folder=tmp_path):
+        pass
+
+
 def test_only_failed_exchanges_become_the_loss_of_a_process(tmp_path: Path) -> None:
     with (
         pytest.raises(RuntimeError, match="out of range"),

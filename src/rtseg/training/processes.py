@@ -52,7 +52,8 @@ def together(here: int, nodes: int, *, folder: Path) -> Iterator[None]:
         folder: Run folder, for the message.
 
     Raises:
-        ConfigError: There is no command with which another process could be started.
+        ConfigError: There is no command with which another process could be started, or nobody
+            says where the other nodes are.
         RtsegError: Another process has ended.
     """
     if here * nodes > 1 and launched() is None and "LOCAL_RANK" not in os.environ:
@@ -88,6 +89,15 @@ def _start_others(here: int, nodes: int) -> None:
             f"is {here}, but there is no script or command to start other processes with",
             where="train.devices",
             fix="train from the command line or from a file, or set train.devices=1",
+        )
+    missing = [
+        name for name in ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK") if name not in os.environ
+    ]
+    if nodes > 1 and missing:
+        raise ConfigError(
+            f"is {nodes}, but the environment does not say {' and '.join(missing)}",
+            where="train.num_nodes",
+            fix="start with torchrun or srun (see docs/scaling.md), or set it to 1",
         )
     os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
     os.environ.setdefault("MASTER_PORT", str(_free_port()))
