@@ -228,7 +228,8 @@ def test_a_cache_that_cannot_be_written_is_named(
     with pytest.raises(DataError, match=r"cannot be made.*choose another distill\.cache"):
         filled(plan, cache)
 
-    def full(*_: Any) -> None:
+    def full(_: Any, path: Path) -> None:
+        path.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
     plan, cache = cached_plan(tmp_path / "full")
