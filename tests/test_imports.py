@@ -26,6 +26,7 @@ TABLE = {
     "structures": "visualize",
     "ops": "structures",
     "nn": "ops",
+    "quantization": "nn ops structures",
     "models": "nn ops structures",
     "losses": "ops structures",
     "metrics": "structures",

@@ -18,6 +18,7 @@ from rtseg.data import DATASETS
 from rtseg.data.loader import TrainBatches, opened, train_loader
 from rtseg.errors import ConfigError
 from rtseg.models.lsa_binet import LSABiNet
+from rtseg.quantization import QuantizedNetwork, calibrate, follow_ranges
 from rtseg.recipe import SECTIONS, Recipe, build, list_recipes, read_recipe, recipe_folder
 from rtseg.training.optim import apply_schedule
 from rtseg.training.options import Plan
@@ -27,10 +28,10 @@ from rtseg.training.teachers import TEACHERS
 COUNTS = {
     "bisegunet": (6, 11),
     "bisenetformer": (13, 8),
-    "bsdnet": (13, 36),
+    "bsdnet": (14, 36),
     "dabnet": (1, 0),
     "lsa_binet": (5, 4),
-    "twinmixing": (7, 14),
+    "twinmixing": (8, 17),
 }
 # Parameters that the network of each file has, auxiliary heads included.
 PARAMETERS = {
@@ -66,6 +67,7 @@ PARAMETERS = {
     "bsdnet/imagenet_b": 13_424_296,
     "bsdnet/imagenet_s": 3_799_368,
     "bsdnet/synthetic": 4_392_774,
+    "bsdnet/synthetic_qat": 4_772_147,
     "dabnet/camvid": 754_571,
     "lsa_binet/camvid": 1_841_110,
     "lsa_binet/camvid_cpu": 1_841_110,
@@ -79,6 +81,7 @@ PARAMETERS = {
     "twinmixing/synthetic": 98_176,
     "twinmixing/synthetic_camvid_base": 434_085,
     "twinmixing/synthetic_camvid_tiny": 98_176,
+    "twinmixing/synthetic_qat": 97_463,
 }
 HEAVY = ("bisegunet/", "bisenetformer/", "bsdnet/", "twinmixing/")
 FILES = [name for name in list_recipes() if "@" not in name]
@@ -202,8 +205,13 @@ def test_one_step_changes_the_weights_and_keeps_them_finite(name: str) -> None:
     assert batch.images.shape == (2, 3, 64, 64)
     optimizer = run.optimizer(run.model)
     apply_schedule(optimizer, run.schedule(options.steps(order.batches_per_epoch))(1))
+    if isinstance(run.model, QuantizedNetwork):
+        calibrate(run.model, [batch.images])
+        follow_ranges(run.model, on=True)
+    else:
+        run.model.train()
     before = {key: value.clone() for key, value in run.model.state_dict().items()}
-    terms = run.task.training_step(run.model.train(), batch)
+    terms = run.task.training_step(run.model, batch)
     torch.stack(list(terms.values())).sum().backward()
     optimizer.step()
     after = run.model.state_dict()

@@ -27,7 +27,9 @@ RECIPES = {
     "twinmixing/bdd100k_base@lane_only": 411_325,
     "twinmixing/bdd100k_base@no_coarse": 429_361,
     "twinmixing/bdd100k_base@no_fine": 393_289,
+    "twinmixing/bdd100k_base@qat_base": 434_085,
     "twinmixing/bdd100k_large": 1_501_681,
+    "twinmixing/bdd100k_large@qat_large": 1_501_681,
     "twinmixing/bdd100k_nano": 24_167,
     "twinmixing/bdd100k_tiny": 98_176,
     "twinmixing/bdd100k_tiny@dilations_1": 98_176,
@@ -40,11 +42,13 @@ RECIPES = {
     "twinmixing/bdd100k_tiny@groups_32": 98_176,
     "twinmixing/bdd100k_tiny@groups_4": 100_704,
     "twinmixing/bdd100k_tiny@groups_8": 99_232,
+    "twinmixing/bdd100k_tiny@qat_tiny": 98_176,
     "twinmixing/synthetic": 98_176,
     "twinmixing/synthetic_camvid_base": 434_085,
     "twinmixing/synthetic_camvid_tiny": 98_176,
+    "twinmixing/synthetic_qat": 98_176,
 }
-PAPER = [name for name in RECIPES if "bdd100k" in name]
+PAPER = [name for name in RECIPES if "bdd100k" in name and "@qat" not in name]
 SHRUNK = (
     "train.batch_size=2", "train.epochs=2", "data.workers=0",
     "data.preprocess.size=[36,64]", "data.preprocess.letterbox=[64,64]",
@@ -85,6 +89,23 @@ def test_all_paper_recipes_differ_in_little(name: str) -> None:
     assert sections["task"].get("tasks", "both") == task
     assert sections["train"] == {**base["train"], "epochs": epochs, "monitor": monitor}
     assert sections["schedule"] == {**base["schedule"], "epochs": epochs}
+
+
+@pytest.mark.parametrize("size", ["tiny", "base", "large"])
+def test_eight_bit_rows_go_on_where_the_recipe_was_at_epoch_80(size: str) -> None:
+    name = f"twinmixing/bdd100k_{size}"
+    sections, whole = sections_of(f"{name}@qat_{size}"), sections_of(name)
+    assert {key: sections[key] for key in ("model", "data", "task")} == {
+        key: whole[key] for key in ("model", "data", "task")
+    }
+    assert (sections["train"]["epochs"], sections["train"]["ema_decay"]) == (10, None)
+    assert sections["quantize"] == {"images": 4096, "follow": 0.8}
+    rates = []
+    for chosen, total, at in ((sections, 100, (0, 50, 90)), (whole, 1000, (800, 850, 890))):
+        make, options = pick(SCHEDULES, chosen["schedule"], section="schedule")
+        factor = make(total, **check(make, options, section="schedule", given=1))
+        rates.append([chosen["optimizer"]["lr"] * factor(step) for step in at])
+    assert rates[0] == pytest.approx(rates[1], rel=0.02)
 
 
 def test_recipe_has_the_numbers_of_the_released_code() -> None:

@@ -20,6 +20,7 @@ from rtseg.checkpoint.starting import start_from
 from rtseg.config import check
 from rtseg.errors import CheckpointError, ConfigError, nearest
 from rtseg.models import MODELS
+from rtseg.quantization import QuantizedNetwork, prepare
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,8 @@ def load(path: str | Path, *, model: nn.Module | None = None) -> Checkpoint:
     Args:
         path: The folder; of a run folder `best` is taken, or `last` if there is no `best`. Or a
             name such as `lsa_binet-camvid`; a folder of that name goes first.
-        model: The network to fill, for a checkpoint of the user's own class.
+        model: The network to fill, for a checkpoint of the user's own class. If the weights are of
+            a quantized network, a quantized copy of it is filled.
 
     Raises:
         CheckpointError: Nothing there, damaged, or weights and architecture disagree.
@@ -137,10 +139,25 @@ def load(path: str | Path, *, model: nn.Module | None = None) -> Checkpoint:
                 where=str(folder / CONFIG),
                 fix="use the version of rtseg that wrote it (facts.versions in this file)",
             ) from None
+    section = info.recipe.get("quantize")
+    if section is not None and not isinstance(model, QuantizedNetwork):
+        model = _quantized(model, section, where=folder / CONFIG)
     fill(model, read_weights(folder), where=folder / WEIGHTS)
     if info.facts.get("notice"):
         warnings.warn(f"{folder.name}: {info.facts['notice']}", WeightsNotice, stacklevel=2)
     return Checkpoint(model.eval(), info, folder)
+
+
+def _quantized(model: nn.Module, section: Mapping[str, Any], *, where: Path) -> nn.Module:
+    """Return the form of a network that section `quantize` of its recipe describes."""
+    try:
+        return prepare(model, float_layers=tuple(section.get("float_layers") or ()))
+    except (ConfigError, AttributeError, TypeError) as error:
+        raise CheckpointError(
+            f"describes another quantized network ({error})",
+            where=str(where),
+            fix="use the version of rtseg that wrote it (facts.versions in this file)",
+        ) from None
 
 
 def fill(model: nn.Module, weights: Mapping[str, Tensor], *, where: Path) -> None:

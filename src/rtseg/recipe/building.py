@@ -37,6 +37,7 @@ from rtseg.errors import ConfigError
 from rtseg.models import MODELS
 from rtseg.recipe.binarizing import binarized
 from rtseg.recipe.distilling import distilled, read_distillation
+from rtseg.recipe.quantizing import quantized
 from rtseg.recipe.reading import Recipe
 from rtseg.tasks import TASKS, WEIGHTING_KEYS, Task
 from rtseg.training.optim import OPTIMIZERS, SCHEDULES
@@ -44,6 +45,7 @@ from rtseg.training.options import Plan, TrainData, TrainOptions
 
 FITTING_KEYS = ("mask_resize", "score_at")
 """Keys of section `data` that are part of the preprocessing, and so of the checkpoint."""
+UNTRAINED = "ranges are taken from random weights; give model.weights=<folder of the float run>"
 
 
 def build_dataset(section: Mapping[str, Any], *, where: str) -> Dataset:
@@ -101,6 +103,12 @@ def build(recipe: Recipe, *, model: nn.Module | None = None) -> Plan:
         else _build_network(recipe, len(train_set.classes), task, seed=options.seed)
     )
     task, hooks = binarized(sections.get("binarize"), task, network.model)
+    model, notes = network.model, () if network.started is None else (network.started.note,)
+    if sections.get("quantize") is not None:
+        _refuse_binary_weights(sections)
+        model, hooks = quantized(sections["quantize"], model, options)
+        if network.started is None:
+            notes += (UNTRAINED,)
     info = ModelInfo(
         network.name, network.switches, sections["task"]["name"], tuple(train_set.classes),
         json.loads(json.dumps(asdict(preprocess))), sections,
@@ -113,14 +121,23 @@ def build(recipe: Recipe, *, model: nn.Module | None = None) -> Plan:
         select=val_set is None or _split(data["val"]) != "test",
     )  # fmt: skip
     plan = Plan(
-        network.model, task, train_data, options,
+        model, task, train_data, options,
         functools.partial(optimizer, **rates), functools.partial(schedule, **checked), info,
-        notes=() if network.started is None else (network.started.note,), hooks=hooks,
+        notes=notes, hooks=hooks,
     )  # fmt: skip
     if distillation is not None:
         plan = distilled(plan, distillation, run=recipe.run)
     plan.check()
     return plan
+
+
+def _refuse_binary_weights(sections: Mapping[str, Any]) -> None:
+    if sections.get("binarize") is not None:
+        raise ConfigError(
+            "weights cannot become binary in a quantized network",
+            where="quantize",
+            fix="leave this section or binarize out",
+        )
 
 
 def build_transforms(data: Mapping[str, Any]) -> tuple[Augmentation, Preprocess]:

@@ -20,7 +20,7 @@ from rtseg.errors import ConfigError, DataError, nearest
 from rtseg.training.optim import BATCH_SCALING
 
 SECTIONS = ("model", "data", "task", "train", "optimizer", "schedule")
-OPTIONAL_SECTIONS = ("binarize", "distill")
+OPTIONAL_SECTIONS = ("binarize", "distill", "quantize")
 """Sections that a recipe may leave out, or switch off by `null`."""
 DATA_KEYS = (
     "train",
