@@ -64,13 +64,14 @@ def prepare(model: nn.Module, *, float_layers: Sequence[str] = ()) -> QuantizedN
     """
     if isinstance(model, QuantizedNetwork):
         raise ConfigError("the network is quantized already", fix="start from the float network")
-    if not hasattr(model, "deployable"):
+    deployable = getattr(model, "deployable", None)
+    if deployable is None:
         raise ConfigError(
             f"{type(model).__name__} has no method deployable",
             where="quantize",
             fix="let it return a copy with batch norms folded in",
         )
-    network: nn.Module = model.deployable().eval()
+    network: nn.Module = deployable().eval()
     trace = _watch(network)
     layers = {
         name: module
