@@ -9,9 +9,7 @@ from typing import Any
 
 from rtseg.errors import ConfigError, nearest
 
-CAMVID_NOTICE = (
-    "trained on CamVid, whose terms allow non-commercial research only; so do these weights"
-)
+CAMVID_NOTICE = "trained on CamVid, so for non-commercial research only, as its terms say"
 CAMVID_LICENSE = "non-commercial research (CamVid)"
 FREE_LICENSE = "Apache-2.0 (procedural scenes only)"
 

@@ -254,7 +254,17 @@ def _score(
     root = "" if scoring.reader == "synthetic" else f"={setting.data / scoring.reader}"
     dataset = open_data(f"{scoring.reader}{root}", scoring.split, options=scoring.options)
     workers = 4 if setting.device == "cuda" else 0
-    return evaluation.score(loaded, dataset, device=setting.device, workers=workers)
+    found = evaluation.score(loaded, dataset, device=setting.device, workers=workers)
+    return found if loaded.info.task != "road_lane" else _offered(found, dataset)
+
+
+def _offered(found: evaluation.Evaluation, dataset: Dataset) -> evaluation.Evaluation:
+    """Leave out scores of a map that the data set has no labels of, and their weighted sum."""
+    lacking = {kind for kind in ("drivable", "lane") if kind not in dataset.kinds}
+    away = (*lacking, "score") if lacking else ()
+    scores = {name: value for name, value in found.scores.items() if not name.startswith(away)}
+    rows = [row for row in found.per_class if row["name"] not in lacking]
+    return dataclasses.replace(found, scores=scores, per_class=rows)
 
 
 def _summary(

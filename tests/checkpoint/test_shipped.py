@@ -79,6 +79,10 @@ def test_a_folder_of_that_name_goes_first() -> None:
     info = dataclasses.replace(INFO, facts={})
     save(Path("dabnet-toy"), create_model("dabnet", 3).state_dict(), info)
     assert rtseg.load("dabnet-toy").path == Path("dabnet-toy")
+    shutil.rmtree("dabnet-toy")
+    Path("dabnet-toy").mkdir()
+    with pytest.raises(CheckpointError, match="is no checkpoint folder"):
+        rtseg.load("dabnet-toy")
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "config.json", "README.md"])
@@ -100,6 +104,9 @@ def test_a_folder_without_sums_is_not_shipped(zoo: Path) -> None:
     assert find_shipped("other") is None
     with pytest.raises(CheckpointError, match=r"other: does not exist.*such as dabnet-toy"):
         rtseg.load("other")
+    sums = (zoo / "dabnet-toy" / "SHA256SUMS").read_text()
+    write_sums(zoo / "dabnet-toy")  # the sums are not summed
+    assert (zoo / "dabnet-toy" / "SHA256SUMS").read_text() == sums
     (zoo / "empty").mkdir()
     with pytest.raises(DataError, match="holds no file"):
         write_sums(zoo / "empty")
