@@ -3,8 +3,8 @@
     python scripts/quantization_table.py runs/quantization docs/results/qat_synthetic
 
 The first folder holds the runs: what is there already is not trained again, and a run that stopped
-goes on. The second receives `table.md` and the log of each run. Perhaps half an hour on one free core;
-`--quick` only shows in seconds that all parts work.
+goes on. The second receives `table.md` and the log of each run. Perhaps half an hour on one
+free core; `--quick` only shows that all parts work.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def main() -> None:
     parser.add_argument("output", type=Path)
     parser.add_argument("--quick", action="store_true")
     given = parser.parse_args()
-    lines = ["| network | form | scores on procedural scenes (%) | bytes / float |", "|---|---|---|---|"]
+    lines = ["| network | form | scores, synthetic val (%) | bytes / float |", "|---|---|---|---|"]
     for network in NETWORKS:
         lines += rows(network, given.runs, quick=given.quick)
     given.output.mkdir(parents=True, exist_ok=True)
