@@ -271,7 +271,7 @@ def train_loader(
 ) -> DataLoader[Any]:
     """Return the endless loader of training batches (close its iterator to end the workers)."""
     return DataLoader(
-        TrainView(dataset, augment, preprocess, seed=batches.seed),  # type: ignore[arg-type]
+        TrainView(dataset, augment, preprocess, seed=batches.seed),
         batch_sampler=batches,
         num_workers=workers,
         collate_fn=collate(preprocess, target),

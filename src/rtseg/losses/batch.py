@@ -33,7 +33,8 @@ def batch_sum(values: Tensor) -> Tensor:
     """
     if processes() == 1:
         return values
-    return _sum_over_processes(values)
+    total: Tensor = _sum_over_processes(values)
+    return total
 
 
 @torch.no_grad()
@@ -41,7 +42,8 @@ def batch_gather(values: Tensor) -> Tensor:
     """Put the equally shaped tensors of all processes behind each other, without gradients."""
     if processes() == 1:
         return values
-    return _gather_from_processes(values)
+    rows: Tensor = _gather_from_processes(values)
+    return rows
 
 
 class _Sum(torch.autograd.Function):
@@ -69,7 +71,7 @@ def _reduced(values: Tensor) -> Tensor:
 # Not compiled: PyTorch's compiler cannot follow a collective inside of an own derivative.
 @torch.compiler.disable  # type: ignore[untyped-decorator]
 def _sum_over_processes(values: Tensor) -> Tensor:
-    total: Tensor = _Sum.apply(values)  # type: ignore[no-untyped-call]
+    total: Tensor = _Sum.apply(values)
     return total
 
 

@@ -106,4 +106,5 @@ def pixel_weights(labels: Tensor, weight: Tensor | None) -> Tensor:
 def _weighted_mean(values: Tensor, factors: Tensor) -> Tensor:
     """Return sum(values * factors) / sum(factors), 0 if all factors are 0."""
     cost, total = batch_sum(torch.stack([(values * factors).sum(), factors.sum()]))
-    return cost / torch.where(total > 0, total, 1.0)
+    mean: Tensor = cost / torch.where(total > 0, total, 1.0)
+    return mean

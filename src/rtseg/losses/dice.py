@@ -46,4 +46,5 @@ def dice_loss(logits: Tensor, labels: Tensor, *, all_classes: bool = False) -> T
     )  # (K,) each
     loss = 1 - (2 * overlap + 1) / (share + pixels + 1)
     counted = torch.ones_like(pixels) if all_classes else (pixels > 0).to(pixels.dtype)
-    return (loss * counted).sum() / counted.sum().clamp(min=1)
+    mean: Tensor = (loss * counted).sum() / counted.sum().clamp(min=1)
+    return mean

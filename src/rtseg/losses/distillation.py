@@ -114,7 +114,8 @@ def ofa_distillation(
     soft = (others * log_p).sum(dim=1, keepdim=True) - others.gather(1, target) * log_p_target
     loss = -((1 + q_target) ** theta - 1) * log_p_target - soft
     total, pixels = batch_sum(torch.stack([(loss[:, 0] * labelled).sum(), labelled.sum().float()]))
-    return total / pixels.clamp(min=1)
+    mean: Tensor = total / pixels.clamp(min=1)
+    return mean
 
 
 def _check_shapes(student: Tensor, teacher: Tensor) -> None:

@@ -42,4 +42,5 @@ def focal_loss(
     cost = weight * (1 - torch.exp(-bce)) ** gamma * bce
     total = torch.where(valid, cost, 0.0).sum()
     total, pixels = batch_sum(torch.stack([total, valid.sum().float()]))
-    return total / pixels.clamp(min=1)
+    loss: Tensor = total / pixels.clamp(min=1)
+    return loss

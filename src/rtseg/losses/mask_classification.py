@@ -88,7 +88,8 @@ def class_cross_entropy(class_logits: Tensor, assigned: Tensor, weight: Tensor) 
     flat = assigned.flatten()
     loss = F.cross_entropy(class_logits.flatten(0, 1), flat, weight, reduction="sum")
     loss, total = batch_sum(torch.stack([loss, weight[flat].sum()]))
-    return loss / total
+    mean: Tensor = loss / total
+    return mean
 
 
 def class_binary_cross_entropy(

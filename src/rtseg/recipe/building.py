@@ -103,12 +103,13 @@ def build(recipe: Recipe, *, model: nn.Module | None = None) -> Plan:
         else _build_network(recipe, len(train_set.classes), task, seed=options.seed)
     )
     task, hooks = binarized(sections.get("binarize"), task, network.model)
-    model, notes = network.model, () if network.started is None else (network.started.note,)
+    model = network.model
+    notes = [] if network.started is None else [network.started.note]
     if sections.get("quantize") is not None:
         _refuse_binary_weights(sections)
         model, hooks = quantized(sections["quantize"], model, options)
         if network.started is None:
-            notes += (UNTRAINED,)
+            notes.append(UNTRAINED)
     info = ModelInfo(
         network.name, network.switches, sections["task"]["name"], tuple(train_set.classes),
         json.loads(json.dumps(asdict(preprocess))), sections,
@@ -123,7 +124,7 @@ def build(recipe: Recipe, *, model: nn.Module | None = None) -> Plan:
     plan = Plan(
         model, task, train_data, options,
         functools.partial(optimizer, **rates), functools.partial(schedule, **checked), info,
-        notes=notes, hooks=hooks,
+        notes=tuple(notes), hooks=hooks,
     )  # fmt: skip
     if distillation is not None:
         plan = distilled(plan, distillation, run=recipe.run)
