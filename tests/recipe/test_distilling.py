@@ -52,7 +52,9 @@ def save_teacher(folder: Path, *, seed: int, classes: Sequence[Any] | None = Non
     names = names if classes is None else tuple(classes)
     options: dict[str, Any] = {"rcad": False, "depths": [1, 2]}
     network = checkpoint.create_model("lsa_binet", len(names), **options)
-    info = checkpoint.ModelInfo("lsa_binet", options, "semantic", names, {"std": [60.0, 60.0, 60.0]})
+    info = checkpoint.ModelInfo(
+        "lsa_binet", options, "semantic", names, {"std": [60.0, 60.0, 60.0]}
+    )
     checkpoint.save(folder, network.state_dict(), info)
 
 
@@ -121,6 +123,16 @@ def test_the_student_starts_as_the_plain_one(file: Path) -> None:
         ["distill.mode=none"], []))  # fmt: skip
     for one, two in zip(plain.parameters(), distilled.parameters(), strict=True):
         assert torch.equal(one, two)
+
+
+def test_projections_follow_the_seed_of_the_run(file: Path) -> None:
+    def first(*changes: str) -> torch.Tensor:
+        task = build(read_recipe(file, changes)).task
+        assert isinstance(task, DistilledTask)
+        return next(task.projections.parameters())
+
+    assert torch.equal(first(), first("train.seed=0"))
+    assert not torch.equal(first(), first("train.seed=1"))
 
 
 def test_hooks_are_removed_however_a_run_ends(tmp_path: Path, file: Path) -> None:
