@@ -91,6 +91,15 @@ def test_projections_are_trained_and_kept_in_the_training_state_alone(tmp_path: 
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("layout", [True, False])
+def test_teacher_and_student_lie_alike_in_memory(tmp_path: Path, layout: bool) -> None:
+    plan = pupil_plan(iterations=1, channels_last=layout)
+    run(plan, tmp_path)
+    assert isinstance(plan.task, DistilledTask)
+    for weight in (plan.task.teacher.network.deep.weight, plan.model.first.weight):  # type: ignore[union-attr]
+        assert weight.is_contiguous(memory_format=torch.channels_last) is layout  # type: ignore[operator]
+
+
 @pytest.mark.slow
 def test_a_compiled_run_goes_on_exactly_and_equals_the_plain_one(tmp_path: Path) -> None:
     def plan(*, compiled: bool) -> Plan:
