@@ -36,6 +36,8 @@ RECIPES = {
     "bsdnet/camvid_half": 4_353_323 + AUX_S - 8 * 65,
     "bsdnet/camvid_s": 4_353_323 + AUX_S - 8 * 65,
     "bsdnet/camvid_s@sidm_camvid_s": 4_353_323 + AUX_S - 8 * 65,
+    "bsdnet/camvid_small_b": 16_147_019 + AUX_B - 8 * 129,
+    "bsdnet/camvid_small_s": 4_353_323 + AUX_S - 8 * 65,
     "bsdnet/cityscapes_b": 16_149_075 + AUX_B,
     "bsdnet/cityscapes_b@baseline": 16_290_899 + AUX_B,
     "bsdnet/cityscapes_b@block_cfblock": 19_004_755 + AUX_B,
@@ -74,6 +76,7 @@ RECIPES = {
     "bsdnet/imagenet_b": 13_424_296,
     "bsdnet/imagenet_s": 3_799_368,
     "bsdnet/synthetic": 4_354_355 + AUX_S,
+    "bsdnet/synthetic_qat": 4_354_355 + AUX_S,
 }
 SMALL = ("data.augment.crop=[64,64]", "data.augment.base_size=[48,64]")
 CLASSES = {"camvid": 11, "cityscapes": 19, "ade20k": 150, "image_folder": 1000, "synthetic": 19}
