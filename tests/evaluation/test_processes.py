@@ -213,9 +213,13 @@ def launch(folder: Path, *arguments: str) -> list[subprocess.CompletedProcess[st
         for rank in range(2)
     ]  # fmt: skip
     ended = []
-    for process in started:
-        out, err = process.communicate(timeout=240)
-        ended.append(subprocess.CompletedProcess(command, process.returncode, out, err))
+    try:
+        for process in started:
+            out, err = process.communicate(timeout=240)
+            ended.append(subprocess.CompletedProcess(command, process.returncode, out, err))
+    finally:
+        for process in started:
+            process.kill()  # one that waits for another in vain would wait for ever
     return ended
 
 
