@@ -227,7 +227,7 @@ def test_images_are_changed_where_the_device_says() -> None:
     augment, preprocess = Augment(crop=(12, 12), scales=(0.5,), **COLORS), PREPROCESS
     meta = preprocess.measure((12, 12))
     change, _ = augment.draw(Pictures(1)[0], np.random.default_rng(0))
-    image = torch.zeros(3, 16, 20, dtype=torch.uint8, device="meta")
+    image = torch.zeros(3, 16, 20, dtype=torch.uint8)
     pending = PendingBatch((image,), (change,), None, (meta,))
     moved = BatchAugment(augment, preprocess, torch.device("meta"))(pending)
     assert moved.images.shape == (1, 3, 12, 12)

@@ -207,6 +207,13 @@ def test_images_of_different_sizes_need_a_crop() -> None:
         first_batches(2, dataset=Mixed(10), augment=Augment())
 
 
+def test_images_whose_sizes_become_equal_by_padding_need_no_crop() -> None:
+    preprocess = Preprocess(stride=16)  # 16 x 20 and 16 x 28 become 16 x 32
+    batch = first_batches(2, dataset=Mixed(10), augment=Augment(), preprocess=preprocess)[1]
+    assert tuple(batch.images.shape) == (4, 3, 16, 32)
+    assert {meta.input_size for meta in batch.meta} == {(16, 20), (16, 28)}
+
+
 def test_the_size_rule_makes_images_of_different_sizes_fit() -> None:
     preprocess = Preprocess(stride=4, size=(14, 18))
     batch = first_batches(2, dataset=Mixed(10), augment=Augment(), preprocess=preprocess)[1]

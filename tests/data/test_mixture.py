@@ -134,6 +134,15 @@ def test_beginning_at_a_step_is_leaving_out_the_steps_before(start: int) -> None
     assert rest[: 12 - start] == whole[start:]
 
 
+def test_batches_hold_what_their_epoch_draws() -> None:
+    mixture = Mixture(pictures(4, 8), [1, 0.5])
+    batches = itertools.islice(TrainBatches(mixture, batch_size=4, seed=5), 6)
+    keys = list(itertools.chain(*batches))
+    for epoch in range(3):
+        mine = [key for number, key in keys if number == epoch]
+        assert sorted(mine) == sorted(mixture.keys(5, epoch).tolist())
+
+
 def test_a_batch_must_fit_into_what_an_epoch_draws() -> None:
     with pytest.raises(ConfigError, match=r"at most 5"):
         TrainBatches(Mixture(pictures(10), [0.5]), batch_size=6, seed=0)

@@ -21,6 +21,7 @@ from rtseg.errors import ConfigError
 from rtseg.models import MODELS
 from rtseg.recipe import build, read_recipe, resume_recipe, run, train
 from rtseg.structures import RoadLaneOutput, SemanticOutput
+from rtseg.training.run_log import read_log
 
 TEXT = """
 model: {name: small}
@@ -216,16 +217,19 @@ def test_a_run_on_a_mixture_goes_on_exactly(tmp_path: Path, file: Path, stop: in
     train(resume_recipe(tmp_path / "parts"), tmp_path / "parts", resume=True)
     one, two = (read_weights(tmp_path / name / "last") for name in ("whole", "parts"))
     assert all(torch.equal(one[key], two[key]) for key in one)
+    assert read_log(tmp_path / "parts")[-1]["epoch"] == 3.0
 
 
 def test_the_command_line_checks_all_sets_and_says_how_many_images_there_are(
     file: Path, camvid: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    overrides = [*ROAD, camvid_part(camvid, kinds="[drivable]", weight=3)]
+    length = ["train.iterations=null", "train.epochs=3"]
+    overrides = [*ROAD, camvid_part(camvid, kinds="[drivable]", weight=3), *length]
     assert main(["train", str(file), *overrides, "--dry-run", "--json"]) == 0
     document = capsys.readouterr().out
     assert '"train_images": 8' in document
     assert '"images_per_epoch": 16' in document
+    assert '"steps": 12' in document
     (camvid / "3_mask.png").write_bytes(b"")
     assert main(["train", str(file), *overrides, "--dry-run"]) == 3
     assert "3_mask.png" in capsys.readouterr().err

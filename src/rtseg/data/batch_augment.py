@@ -117,12 +117,12 @@ class BatchAugment:
 
     def __call__(self, pending: PendingBatch) -> Batch:
         """Return the batch with images (B, 3, H, W) on the device."""
-        preprocess, color = self.preprocess.for_training(), self.preprocess.padding_color
+        color = self.preprocess.padding_color
         images = []
         for image, change, meta in zip(pending.images, pending.changes, pending.meta, strict=True):
             moved = image.to(self.device, non_blocking=True)
             picture = self.augment.picture(moved, change, padding_color=color)
-            images.append(preprocess.fit_tensor(picture, meta))
+            images.append(self.preprocess.fit_tensor(picture, meta))
         return Batch(torch.stack(images), pending.target, pending.meta, pending.faults)
 
 

@@ -150,9 +150,8 @@ class TrainCollate:
             metas, target = self.labels(samples, sizes)
         except RtsegError as error:
             return error
-        preprocess = self.preprocess.for_training()
         images = [
-            preprocess.fit_tensor(to_tensor(sample.image), meta)
+            self.preprocess.fit_tensor(to_tensor(sample.image), meta)
             for sample, meta in zip(samples, metas, strict=True)
         ]
         return Batch(torch.stack(images), target, metas, faults_of(items))
