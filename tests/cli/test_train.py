@@ -81,6 +81,7 @@ def test_dry_run_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_find_lr_draws_and_suggests_but_starts_no_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -156,6 +156,7 @@ def test_ranges_are_taken_from_training_images_without_augmentation(
     assert all(high > 0 for name, high in ranges(saved).items() if name.endswith("input.high"))
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_exactly_from_every_step(file: Path, tmp_path: Path) -> None:
     whole = tmp_path / "whole"
 

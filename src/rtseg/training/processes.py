@@ -79,6 +79,15 @@ def _start_others(here: int, nodes: int) -> None:
 
     Their results on stdout would be those of this process once more.
     """
+    missing = [
+        name for name in ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK") if name not in os.environ
+    ]
+    if nodes > 1 and missing:
+        raise ConfigError(
+            f"is {nodes}, but the environment does not say {' and '.join(missing)}",
+            where="train.num_nodes",
+            fix="start with torchrun or srun (see docs/scaling.md), or set it to 1",
+        )
     program = sys.modules["__main__"].__spec__
     if program is not None:
         command = [sys.executable, "-m", program.name, *sys.argv[1:]]
@@ -89,15 +98,6 @@ def _start_others(here: int, nodes: int) -> None:
             f"is {here}, but there is no script or command to start other processes with",
             where="train.devices",
             fix="train from the command line or from a file, or set train.devices=1",
-        )
-    missing = [
-        name for name in ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK") if name not in os.environ
-    ]
-    if nodes > 1 and missing:
-        raise ConfigError(
-            f"is {nodes}, but the environment does not say {' and '.join(missing)}",
-            where="train.num_nodes",
-            fix="start with torchrun or srun (see docs/scaling.md), or set it to 1",
         )
     os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
     os.environ.setdefault("MASTER_PORT", str(_free_port()))
