@@ -15,6 +15,7 @@ from rtseg.cli.main import main
 from rtseg.cli.val import read_scales, read_windows
 from rtseg.data.cityscapes_classes import CITYSCAPES_CLASSES
 from rtseg.errors import ConfigError
+from rtseg.evaluation import score
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +89,21 @@ def test_everything_that_can_be_reported_is(
     with (tmp_path / "by_scene.csv").open() as file:
         assert sum(int(row["images"]) for row in csv.DictReader(file)) == 2
     assert (tmp_path / "report.html").read_text().count("mean IoU") == 4  # alt text and caption
+
+
+def test_images_are_kept_for_the_report_only(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[int] = []
+
+    def remember(*given: Any, **options: Any) -> Any:
+        kept.append(options["worst"])
+        return score(*given, **options)
+
+    monkeypatch.setattr("rtseg.evaluation.score", remember)
+    for number, more in enumerate(([], ["--report", "--worst", "1"], ["--report"])):
+        assert run(checkpoint, tmp_path / str(number), *more, "--quiet") == 0
+    assert kept == [0, 1, 8]
 
 
 def test_files_of_an_earlier_evaluation_are_named(
