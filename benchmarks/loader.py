@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, RandomSampler
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
@@ -92,12 +92,10 @@ def plain(root: str, workers: int) -> Generator[Any, None, None]:
     """Yield batches of the plain pipeline without end."""
     frames = CamVid(root, split=SPLIT)
     files = [(str(image), str(mask)) for image, mask in map(frames.files, range(len(frames)))]
-    loader = DataLoader(
-        PlainCamVid(files), batch_size=BATCH, shuffle=True, num_workers=workers, drop_last=True,
-        persistent_workers=workers > 0,
-    )  # fmt: skip
-    while True:
-        yield from until_closed(loader)
+    dataset = PlainCamVid(files)
+    endless = RandomSampler(dataset, num_samples=1_000_000)  # one permutation after another
+    loader = DataLoader(dataset, batch_size=BATCH, sampler=endless, num_workers=workers)
+    yield from until_closed(loader)
 
 
 def ours(way: str, root: str, copy: str, workers: int) -> Generator[Any, None, None]:
