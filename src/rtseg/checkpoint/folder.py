@@ -131,22 +131,43 @@ def read_info(folder: Path) -> ModelInfo:
     path = folder / CONFIG
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
-        version = raw.pop("format")
+    except (OSError, ValueError) as error:
+        raise _unreadable(error, path) from None
+    return parse_info(raw, where=path)
+
+
+def parse_info(raw: Mapping[str, Any], *, where: Path) -> ModelInfo:
+    """Read what `config.json` holds, wherever it stands.
+
+    Args:
+        raw: The parsed JSON.
+        where: Where it stands, for errors.
+
+    Raises:
+        CheckpointError: It lacks something, or is of a newer format.
+    """
+    try:
+        content = dict(raw)
+        version = content.pop("format")
         if version > FORMAT:
             raise CheckpointError(
                 f"has format {version}, this version reads up to {FORMAT}",
-                where=str(path),
+                where=str(where),
                 fix="update rtseg",
             )
         classes = tuple(
             ClassInfo(item["name"], tuple(item["color"]), item["thing"])
-            for item in raw.pop("classes")
+            for item in content.pop("classes")
         )
-        return ModelInfo(classes=classes, **raw)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(
-            f"cannot be read ({error})", where=str(path), fix="copy the checkpoint again"
-        ) from None
+        return ModelInfo(classes=classes, **content)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _unreadable(error, where) from None
+
+
+def _unreadable(error: Exception, path: Path) -> CheckpointError:
+    return CheckpointError(
+        f"cannot be read ({error})", where=str(path), fix="copy the checkpoint again"
+    )
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:

@@ -83,14 +83,15 @@ class RecordCache:
             write_text(self._file, json.dumps(stored))
 
 
-def cache_folder() -> Path | None:
-    """Return where checks are remembered; None if nothing can be written there.
+def cache_folder(part: str = "check") -> Path | None:
+    """Return where something is kept for this user; None if nothing can be written there.
 
-    It is `$XDG_CACHE_HOME/rtseg/check`, or below `~/.cache`.
+    It is `$RTSEG_CACHE/<part>`, else `$XDG_CACHE_HOME/rtseg/<part>`, else below `~/.cache`.
     """
-    root = os.environ.get("XDG_CACHE_HOME")
+    own, root = os.environ.get("RTSEG_CACHE"), os.environ.get("XDG_CACHE_HOME")
     try:
-        folder = (Path(root) if root else Path.home() / ".cache") / "rtseg" / "check"
+        home = (Path(root) if root else Path.home() / ".cache") / "rtseg"
+        folder = (Path(own) if own else home) / part
         folder.mkdir(parents=True, exist_ok=True)
     except (OSError, RuntimeError):  # a home that is not there or not writable
         return None

@@ -9,7 +9,9 @@ from __future__ import annotations
 from rtseg.structures.mask_results import InstanceResult, PanopticResult
 from rtseg.structures.outputs import (
     ClassificationOutput,
+    ClassMapOutput,
     MaskOutput,
+    RoadLaneMapOutput,
     RoadLaneOutput,
     SemanticOutput,
 )
@@ -40,6 +42,7 @@ __all__ = [
     "ROAD_LANE_PALETTE",
     "Batch",
     "ClassInfo",
+    "ClassMapOutput",
     "ClassificationOutput",
     "ClassificationResult",
     "ClassificationTarget",
@@ -49,6 +52,7 @@ __all__ = [
     "MaskTarget",
     "PanopticResult",
     "Result",
+    "RoadLaneMapOutput",
     "RoadLaneOutput",
     "RoadLaneResult",
     "RoadLaneTarget",

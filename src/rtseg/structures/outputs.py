@@ -48,3 +48,23 @@ class ClassificationOutput(NamedTuple):
     """Scores of whole images. `logits`: (B, K), unbounded."""
 
     logits: Tensor
+
+
+class ClassMapOutput(NamedTuple):
+    """The chosen class of every pixel, from an exported file that chooses itself.
+
+    `classes`: (B, H, W) uint8, at the size of the network's input.
+    """
+
+    classes: Tensor
+
+
+class RoadLaneMapOutput(NamedTuple):
+    """Two binary maps, from an exported file that chooses itself.
+
+    `drivable`, `lane`: (B, H, W) uint8, 0 or 1, at the size of the network's input; None where a
+    single-task model has no such head.
+    """
+
+    drivable: Tensor | None
+    lane: Tensor | None
