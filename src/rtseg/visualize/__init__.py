@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rtseg.visualize.charts import bar_chart, confusion_picture, curves
+from rtseg.visualize.charts import Bubble, bar_chart, bubble_chart, confusion_picture, curves
 from rtseg.visualize.drawing import NEUTRAL
 from rtseg.visualize.files import (
     PictureFile,
@@ -27,6 +27,7 @@ from rtseg.visualize.sheet import contact_sheet, fit_width, hatched, label_sheet
 
 __all__ = [
     "NEUTRAL",
+    "Bubble",
     "KeyEntry",
     "Picture",
     "PictureFile",
@@ -35,6 +36,7 @@ __all__ = [
     "Table",
     "bar_chart",
     "bounding_box",
+    "bubble_chart",
     "colorize",
     "comparison",
     "confusion_picture",

@@ -1,10 +1,10 @@
-"""Charts: lines over steps, bars per class, confusion matrices."""
+"""Charts: lines over steps, bars per class, confusion matrices, discs."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,8 @@ Points = Sequence[tuple[float, float]]
 _Box = tuple[float, float, float, float]
 
 _TITLE, _TEXT = 20, 15
+_RADIUS = 26
+"""Of the largest disc, in pixels."""
 _HEAT_LOW, _HEAT_HIGH = np.array([247, 250, 255]), np.array([8, 60, 140])
 _NOTHING: Color = (243, 244, 246)
 
@@ -63,11 +65,7 @@ def curves(
     canvas = Canvas(width, height)
     margin = max(text_width(label, _TEXT) for label in _tick_labels(yticks))
     box = (28.0 + margin + 20, 78.0, width - 26.0, height - 66.0)
-    _axes(canvas, box, xticks, yticks)
-    canvas.text((box[0], 26), shorten(title, _TITLE, width - 60), size=_TITLE)
-    canvas.text(((box[0] + box[2]) / 2, height - 20), xlabel, size=_TEXT, color=MUTED, anchor="mm")
-    middle = (box[1] + box[3]) / 2
-    canvas.text((18, middle), ylabel, size=_TEXT, color=MUTED, anchor="mm", upright=True)
+    _frame(canvas, box, xticks, yticks, title=title, labels=(xlabel, ylabel))
     x = box[0]
     for index, (name, points) in enumerate(finite.items()):
         color = SERIES[index % len(SERIES)]
@@ -77,6 +75,93 @@ def curves(
             canvas.text((x + 24, 54), name, size=_TEXT)
         x += 24 + text_width(name, _TEXT) + 22
     return canvas.pixels()
+
+
+class Bubble(NamedTuple):
+    """A named disc at (x, y) with an area, in any units."""
+
+    x: float
+    y: float
+    area: float
+    name: str
+
+
+def bubble_chart(
+    bubbles: Sequence[Bubble],
+    line: Points,
+    *,
+    title: str,
+    xlabel: str,
+    ylabel: str,
+    width: int = 960,
+    height: int = 600,
+) -> Pixels:
+    """Draw named discs whose areas are in proportion, and a line through some of the places.
+
+    Args:
+        bubbles: At least one; values are finite, areas above 0.
+        line: Points (x, y), in order.
+        title: Heading.
+        xlabel: Quantity and unit along x.
+        ylabel: Quantity and unit along y.
+        width: Pixels.
+        height: Pixels.
+
+    Returns:
+        RGB uint8 (height, width, 3).
+    """
+    xticks = ticks(0.0, max(item.x for item in bubbles) * 1.05, count=8)
+    yticks = ticks(min(item.y for item in bubbles), max(item.y for item in bubbles), count=6)
+    step = yticks[1] - yticks[0]
+    yticks = [yticks[0] - step, *yticks, yticks[-1] + step]  # discs stay inside
+    canvas = Canvas(width, height)
+    margin = max(text_width(label, _TEXT) for label in _tick_labels(yticks))
+    box = (28.0 + margin + 20, 56.0, width - 26.0, height - 66.0)
+    _frame(canvas, box, xticks, yticks, title=title, labels=(xlabel, ylabel))
+    if len(line) > 1:
+        canvas.line(_place(line, box, xticks, yticks), GRID, width=5)
+    largest = max(item.area for item in bubbles)
+    discs = [
+        (x, y, _RADIUS * math.sqrt(item.area / largest))
+        for item in bubbles
+        for x, y in _place([(item.x, item.y)], box, xticks, yticks)
+    ]
+    for index in sorted(range(len(discs)), key=lambda index: -discs[index][2]):
+        x, y, radius = discs[index]
+        canvas.dot(x, y, SERIES[index % len(SERIES)], radius=max(radius, 3.0))
+    taken = [(x - r, y - r, x + r, y + r) for x, y, r in discs]
+    for (x, y, radius), item in zip(discs, bubbles, strict=True):
+        left, middle = _free_place((x, y, radius), text_width(item.name, _TEXT), taken, box)
+        canvas.text((left, middle), item.name, size=_TEXT)
+    return canvas.pixels()
+
+
+def _free_place(
+    disc: tuple[float, float, float], length: int, taken: list[_Box], box: _Box
+) -> tuple[float, float]:
+    """Return left and middle of a caption near a disc that covers nothing, if there is a place."""
+    x, y, reach, half = disc[0], disc[1], disc[2] + 8, 10.0
+    beside = [(x + reach, y), (x - reach - length, y)]
+    around = [
+        (left, y + sign * (reach + far))
+        for far in (6, 24, 42, 60)
+        for sign in (-1, 1)
+        for left in (x - length / 2, x, x - length)
+    ]
+    inside = [
+        (left, middle, (left, middle - half, left + length, middle + half))
+        for left, middle in (*beside, *around)
+        if box[0] <= left and left + length <= box[2] and box[1] <= middle - half
+    ]
+    free = [entry for entry in inside if not any(_overlap(entry[2], other) for other in taken)]
+    left, middle, covered = (free or inside or [(x + reach, y, box)])[0]
+    taken.append(covered)
+    return left, middle
+
+
+def _overlap(first: _Box, second: _Box) -> bool:
+    across = first[0] < second[2] and second[0] < first[2]
+    return across and first[1] < second[3] and second[1] < first[3]
 
 
 def ticks(low: float, high: float, *, count: int) -> list[float]:
@@ -213,6 +298,24 @@ def _heat_scale(canvas: Canvas, left: float, top: float, height: float) -> None:
     for percent in (0, 25, 50, 75, 100):
         y = top + height * (1 - percent / 100)
         canvas.text((left + 20, y), f"{percent}", size=12, color=MUTED)
+
+
+def _frame(
+    canvas: Canvas,
+    box: _Box,
+    xticks: Sequence[float],
+    yticks: Sequence[float],
+    *,
+    title: str,
+    labels: tuple[str, str],
+) -> None:
+    """Draw axes, heading, and what the axes show."""
+    _axes(canvas, box, xticks, yticks)
+    canvas.text((box[0], 26), shorten(title, _TITLE, canvas.width - 60), size=_TITLE)
+    across, down = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+    options: dict[str, Any] = {"size": _TEXT, "color": MUTED, "anchor": "mm"}
+    canvas.text((across, canvas.height - 20), labels[0], **options)
+    canvas.text((18, down), labels[1], upright=True, **options)
 
 
 def _axes(canvas: Canvas, box: _Box, xticks: Sequence[float], yticks: Sequence[float]) -> None:
