@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -31,16 +30,6 @@ optimizer: {name: adam, lr: 1.0e-3}
 schedule: {name: cosine_phases, lengths: [1, 2, 1]}
 binarize: {lengths: "${schedule.lengths}", groups: 2, penalty: 0.01, recalibrate: 1}
 """
-
-
-@pytest.fixture(autouse=True)
-def quiet(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    monkeypatch.setattr("rtseg.training.run_log._tensorboard", lambda *_: None)
-    monkeypatch.setattr("rtseg.training.run_log.draw_curves", lambda _: None)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

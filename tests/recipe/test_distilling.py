@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,16 +34,6 @@ distill:
   teacher: {name: rtseg, path: TEACHER}
   pairs: [{student: svfm, teacher: lrfa}, {student: encoder.stem, teacher: encoder.stem, weight: 3}]
 """
-
-
-@pytest.fixture(autouse=True)
-def quiet(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    monkeypatch.setattr("rtseg.training.run_log._tensorboard", lambda *_: None)
-    monkeypatch.setattr("rtseg.training.run_log.draw_curves", lambda _: None)
-    yield
-    torch.set_num_threads(threads)
 
 
 def save_teacher(folder: Path, *, seed: int, classes: Sequence[Any] | None = None) -> None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 import yaml
 from PIL import Image
 from torch import Tensor, nn
@@ -84,15 +82,6 @@ NETWORKS: dict[str, tuple[Any, type, str]] = {
     "semantic": (Sixth, SemanticResult, "miou"),
     "semantic_masks": (SixthMasks, SemanticResult, "miou"),
 }
-
-
-@pytest.fixture(autouse=True)
-def quiet(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    monkeypatch.setattr("rtseg.training.run_log._tensorboard", lambda *_: None)
-    yield
-    torch.set_num_threads(threads)
 
 
 def sections(task: str, folder: Path) -> dict[str, Any]:

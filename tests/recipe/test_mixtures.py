@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,15 +60,9 @@ class Road(nn.Module):
 
 
 @pytest.fixture(autouse=True)
-def quiet(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    monkeypatch.setattr("rtseg.training.run_log._tensorboard", lambda *_: None)
-    monkeypatch.setattr("rtseg.training.run_log.draw_curves", lambda _: None)
+def own_networks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(MODELS, "small", Small)
     monkeypatch.setitem(MODELS, "road", Road)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

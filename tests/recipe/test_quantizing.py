@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,16 +43,6 @@ optimizer: {name: adamw, lr: 1.0e-3}
 schedule: {name: constant}
 quantize: {images: 3, follow: 0.5}
 """
-
-
-@pytest.fixture(autouse=True)
-def quiet(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    monkeypatch.setattr("rtseg.training.run_log._tensorboard", lambda *_: None)
-    monkeypatch.setattr("rtseg.training.run_log.draw_curves", lambda _: None)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

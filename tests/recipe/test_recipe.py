@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,16 +36,6 @@ train: {iterations: 2, batch_size: 4, device: cpu, log_every: 1, threads: 1}
 optimizer: {name: adam, lr: 1.0e-3, eps: 1.0e-8}
 schedule: {name: poly}
 """
-
-
-@pytest.fixture(autouse=True)
-def quiet(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    monkeypatch.setattr("rtseg.training.run_log._tensorboard", lambda *_: None)
-    monkeypatch.setattr("rtseg.training.run_log.draw_curves", lambda _: None)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

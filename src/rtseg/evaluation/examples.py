@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from rtseg.data.dataset import Dataset
-from rtseg.data.loader import TargetFunction
+from rtseg.data.loader import TargetFunction, opened
 from rtseg.data.preprocess import Preprocess
 from rtseg.data.views import View, Views
 from rtseg.errors import RtsegError
@@ -88,10 +88,7 @@ def examples(
         collate_fn=_as_it_is,
         generator=torch.Generator().manual_seed(0),
     )
-    for item in loader:
-        if isinstance(item, RtsegError):
-            raise item
-        yield item
+    yield from opened(loader)
 
 
 def _as_it_is(item: Any) -> Any:
