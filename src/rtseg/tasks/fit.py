@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import torch.nn.functional as F
 from torch import Tensor
 
+from rtseg.errors import ConfigError
 from rtseg.ops.resize import resize_logits
 from rtseg.structures import ImageMeta
 
@@ -35,3 +37,34 @@ def to_source(logits: Tensor, meta: ImageMeta) -> Tensor:
     """
     rows, columns = source_window(meta)
     return resize_logits(logits, padded_source_size(meta))[..., rows, columns]
+
+
+def map_to_source(classes: Tensor, meta: ImageMeta) -> Tensor:
+    """Resize the chosen classes of one image to its source size, and cut the padding off.
+
+    Args:
+        classes: (h, w) uint8 over the whole input, padding included.
+        meta: How the image was fitted into the input.
+
+    Returns:
+        (H, W) uint8; where the size changes, each pixel takes the class of the nearest one.
+    """
+    rows, columns = source_window(meta)
+    size = padded_source_size(meta)
+    if tuple(classes.shape) != size:
+        classes = F.interpolate(classes[None, None], size=size, mode="nearest-exact")[0, 0]
+    return classes[rows, columns]
+
+
+def refuse_confidence(*, asked: bool) -> None:
+    """Raise if shares are asked for of an output that holds the chosen classes alone.
+
+    Raises:
+        ConfigError: They are.
+    """
+    if asked:
+        raise ConfigError(
+            "the exported file gives chosen classes, no scores",
+            where="confidence",
+            fix="leave it out, or export without --with-argmax",
+        )

@@ -20,12 +20,13 @@ from rtseg.structures import (
     Batch,
     ClassInfo,
     ImageMeta,
+    RoadLaneMapOutput,
     RoadLaneOutput,
     RoadLaneResult,
     RoadLaneTarget,
     Sample,
 )
-from rtseg.tasks.fit import to_source
+from rtseg.tasks.fit import map_to_source, to_source
 
 if TYPE_CHECKING:
     from rtseg.metrics.road_lane import RoadLaneScores
@@ -135,8 +136,8 @@ class RoadLaneTask:
             for kind in self.needs
         }
 
-    def _checked(self, output: Any) -> RoadLaneOutput:
-        if not isinstance(output, RoadLaneOutput):
+    def _checked(self, output: Any) -> RoadLaneOutput | RoadLaneMapOutput:
+        if not isinstance(output, (RoadLaneOutput, RoadLaneMapOutput)):
             raise ConfigError(
                 f"the network returns {type(output).__name__}",
                 where="model",
@@ -160,7 +161,7 @@ class RoadLaneTask:
 
     def postprocess(
         self,
-        output: RoadLaneOutput,
+        output: RoadLaneOutput | RoadLaneMapOutput,
         meta: Sequence[ImageMeta],
         *,
         confidence: bool = False,  # noqa: ARG002 (results of this task carry none)
@@ -168,7 +169,7 @@ class RoadLaneTask:
         """Resize the logits to the source size, cut off padding, take the better channel.
 
         Args:
-            output: Logits (B, 2, h, w) of each map.
+            output: Logits (B, 2, h, w) of each map, or maps (B, h, w) that a file has chosen.
             meta: One entry per image.
             confidence: Not used.
         """
@@ -185,11 +186,16 @@ class RoadLaneTask:
         ]
 
 
-def _foreground(logits: Tensor | None, index: int, meta: ImageMeta) -> NDArray[np.bool_] | None:
-    """Return where image `index` of (B, 2, h, w) is foreground, (H, W); background wins a tie."""
-    if logits is None:
+def _foreground(found: Tensor | None, index: int, meta: ImageMeta) -> NDArray[np.bool_] | None:
+    """Return where image `index` of a batch is foreground, (H, W); background wins a tie.
+
+    found: Logits (B, 2, h, w), or a chosen map (B, h, w).
+    """
+    if found is None:
         return None
-    full = to_source(logits[index : index + 1], meta)[0]
+    if found.ndim == 3:
+        return np.ascontiguousarray(map_to_source(found[index], meta).bool().cpu().numpy())
+    full = to_source(found[index : index + 1], meta)[0]
     return np.ascontiguousarray((full[1] > full[0]).cpu().numpy())
 
 

@@ -19,13 +19,20 @@ from rtseg.structures import (
     IGNORE_INDEX,
     Batch,
     ClassInfo,
+    ClassMapOutput,
     ImageMeta,
     Sample,
     SemanticOutput,
     SemanticResult,
     SemanticTarget,
 )
-from rtseg.tasks.fit import padded_source_size, source_window, to_source
+from rtseg.tasks.fit import (
+    map_to_source,
+    padded_source_size,
+    refuse_confidence,
+    source_window,
+    to_source,
+)
 
 if TYPE_CHECKING:
     from rtseg.metrics.confusion import SegmentationScores
@@ -161,15 +168,25 @@ class SemanticTask:
         return SegmentationScores(len(self.classes), [item.name for item in self.classes])
 
     def postprocess(
-        self, output: SemanticOutput, meta: Sequence[ImageMeta], *, confidence: bool = False
+        self,
+        output: SemanticOutput | ClassMapOutput,
+        meta: Sequence[ImageMeta],
+        *,
+        confidence: bool = False,
     ) -> list[SemanticResult]:
         """Resize the logits to the source size, cut off padding, take the best class of each pixel.
 
         Args:
-            output: Logits (B, K, h, w).
+            output: Logits (B, K, h, w), or classes (B, h, w) that a file has chosen.
             meta: One entry per image.
             confidence: Also return the softmax share of the chosen class.
+
+        Raises:
+            ConfigError: The confidence of chosen classes is asked for.
         """
+        if isinstance(output, ClassMapOutput):
+            refuse_confidence(asked=confidence)
+            return class_map_results(output, meta, self.classes)
         make = functools.partial(
             SemanticResult,
             names=tuple(item.name for item in self.classes),
@@ -187,6 +204,19 @@ class SemanticTask:
             array = np.ascontiguousarray(mask.cpu().numpy().astype(dtype, copy=False))
             results.append(make(array, source=item.path, confidence=share))
         return results
+
+
+def class_map_results(
+    output: ClassMapOutput, meta: Sequence[ImageMeta], classes: Sequence[ClassInfo]
+) -> list[SemanticResult]:
+    """Return chosen classes (B, h, w) at the size of their source images."""
+    names = tuple(item.name for item in classes)
+    palette = tuple(item.color for item in classes)
+    maps = (map_to_source(*pair) for pair in zip(output.classes, meta, strict=True))
+    return [
+        SemanticResult(np.ascontiguousarray(found.cpu().numpy()), names, palette, item.path)
+        for found, item in zip(maps, meta, strict=True)
+    ]
 
 
 def _smoothing(loss: str, share: float) -> dict[str, float]:

@@ -14,14 +14,16 @@ from rtseg.ops.resize import resize_argmax, resize_logits
 from rtseg.structures import (
     Batch,
     ClassInfo,
+    ClassMapOutput,
     ImageMeta,
     MaskOutput,
     MaskTarget,
     Sample,
     SemanticResult,
 )
-from rtseg.tasks.fit import padded_source_size, source_window, to_source
+from rtseg.tasks.fit import padded_source_size, refuse_confidence, source_window, to_source
 from rtseg.tasks.mask_step import MaskStep, class_probabilities, mask_target
+from rtseg.tasks.semantic import class_map_results
 
 if TYPE_CHECKING:
     from rtseg.metrics.confusion import SegmentationScores
@@ -110,15 +112,26 @@ class SemanticMasksTask:
         return SegmentationScores(len(self.classes), [item.name for item in self.classes])
 
     def postprocess(
-        self, output: MaskOutput, meta: Sequence[ImageMeta], *, confidence: bool = False
+        self,
+        output: MaskOutput | ClassMapOutput,
+        meta: Sequence[ImageMeta],
+        *,
+        confidence: bool = False,
     ) -> list[SemanticResult]:
         """Add up the masks, bring the scores to source size, take the best class of each pixel.
 
         Args:
-            output: Class logits (B, N, K + 1) and mask logits (B, N, h, w).
+            output: Class logits (B, N, K + 1) and mask logits (B, N, h, w), or classes (B, h, w)
+                that a file has chosen.
             meta: One entry per image.
             confidence: Also return the share of the chosen class in the scores of all.
+
+        Raises:
+            ConfigError: The confidence of chosen classes is asked for.
         """
+        if isinstance(output, ClassMapOutput):
+            refuse_confidence(asked=confidence)
+            return class_map_results(output, meta, self.classes)
         names = tuple(item.name for item in self.classes)
         palette = tuple(item.color for item in self.classes)
         dtype = np.uint8 if len(names) <= 255 else np.uint16
