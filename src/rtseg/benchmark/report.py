@@ -5,7 +5,7 @@ created            date and time, UTC
 git_revision       commit of the checkout, or null
 machine            device, driver, power, processor, cores, features, load, platform
 versions           of Python and of the packages a result depends on
-protocol           name, quick, and the fields of `latency.Protocol`
+protocol           name (`quick` proves nothing) and fields of `latency.Protocol`
 roofline           null, or peak_gflops {fp32, bf16}, matrix, threads
 rows               one per measurement:
   network, source  name; `random weights`, `checkpoint` or `export`; and `path`, or null
@@ -42,10 +42,10 @@ from rtseg.errors import DataError
 FORMAT = 1
 FILE = "benchmark.json"
 HEADS = (
-    "network", "measured", "input", "p50 ms", "p90", "p95", "p99", "mean ± std", "images/s",
-    "GFLOP/s", "MiB",
+    "network", "scope", "engine", "input", "p50 ms", "p90", "p95", "p99", "mean ± std", "images/s",
+    "MiB",
 )  # fmt: skip
-NUMBERS = 8
+NUMBERS = 7
 """Columns of `HEADS`, from the right, that hold numbers."""
 
 
@@ -114,19 +114,17 @@ def read_document(path: str | Path) -> dict[str, Any]:
 def cells(row: Mapping[str, Any]) -> list[str]:
     """Return one measurement as text, by column of `HEADS`."""
     height, width = row["size"]
-    measured = f"{row['scope']} {row['runtime']} {row['precision']}"
-    start = [row["network"], measured, f"{row['batch']}x{height}x{width}"]
+    engine = f"{row['runtime']} {row['precision']}"
+    start = [row["network"], row["scope"], engine, f"{row['batch']}x{height}x{width}"]
     if row["error"] is not None:
         return [*start, "failed", *([""] * (NUMBERS - 1))]
     times = row["latency"]
     spread = times["images_per_second_std"]
-    speed = row["achieved_gflops"]
     return [
         *start,
         *(f"{times[key]:.2f}" for key in ("p50_ms", "p90_ms", "p95_ms", "p99_ms")),
         f"{times['mean_ms']:.2f} ± {times['std_ms']:.2f}",
         f"{times['images_per_second']:.1f}" + ("" if spread is None else f" ± {spread:.1f}"),
-        "" if speed is None else f"{speed:.0f}",
         f"{row['peak_memory_mib']:.0f}",
     ]
 
@@ -145,9 +143,11 @@ def protocol_lines(document: Mapping[str, Any]) -> list[str]:
         f"protocol {protocol['name']}: at least {protocol['iterations']} calls and "
         f"{protocol['seconds']:g} s{rounds}, each engine in a process of its own",
     ]
+    if (machine["load"] or 0) > machine["cores"] / 2:
+        lines.append("OTHER PROGRAMS WERE RUNNING: ratios of engines that took turns may hold")
     if any(row["source"] == "random weights" for row in worked):
         lines.append("random weights: the speed is that of the network, the result is noise")
-    if protocol["quick"]:
+    if protocol["name"] == "quick":
         lines.append("QUICK: too short for a measurement; do not publish")
     return lines
 
@@ -172,8 +172,9 @@ def notes(document: Mapping[str, Any]) -> list[str]:
             stages = ", ".join(f"{key} {value:.1f}" for key, value in row["stages_ms"].items())
             lines.append(f"{name}: mean ms: {stages}")
         if row["share_of_peak"] is not None:
-            peak = document["roofline"]["peak_gflops"][row["precision"]]
-            lines.append(f"{name}: {row['share_of_peak']:.0%} of {peak:.0f} GFLOP/s")
+            peak, speed = document["roofline"]["peak_gflops"], row["achieved_gflops"]
+            reached = f"{speed:.0f} of {peak[row['precision']]:.0f} GFLOP/s"
+            lines.append(f"{name}: {reached}, {row['share_of_peak']:.0%}")
         for layer in row["layers"]:
             lines.append(f"    {layer['share']:.0%} {layer['kind']} {layer['name']}")
     return lines

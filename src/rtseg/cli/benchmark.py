@@ -174,6 +174,7 @@ def _finish(document: dict[str, Any], output: Path | None, shared: Shared) -> in
         file = write_text(output / FILE, json.dumps(jsonable(document), indent=2) + "\n")
         lines.append(f"written to {file}")
     table = make_table("", HEADS, [cells(row) for row in document["rows"]], numbers=NUMBERS)
+    table.columns[0].no_wrap = table.columns[2].no_wrap = True
     shared.finish(document, *protocol_lines(document), table, *notes(document), *lines)
     failed = [row["error"] for row in document["rows"] if row["error"] is not None]
     for error in failed:
