@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rtseg.ops import _native
+
 
 def resize_logits(logits: Tensor, size: tuple[int, int]) -> Tensor:
     """Resize scores bilinearly, corners not aligned, in float32.
@@ -23,17 +25,41 @@ def resize_logits(logits: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(logits, size=tuple(size), mode="bilinear", align_corners=False)
 
 
-def resize_argmax(logits: Tensor, size: tuple[int, int]) -> Tensor:
+def resize_argmax(
+    logits: Tensor, size: tuple[int, int], *, window: tuple[slice, slice] | None = None
+) -> Tensor:
     """Resize scores as `resize_logits` does and return the best class of every pixel.
 
+    On the processor a compiled kernel does both at once where it was built; elsewhere
+    `resize_argmax_reference` does. They agree wherever the best two scores of a pixel differ by
+    more than rounding errors.
+
     Args:
-        logits: (B, K, h, w), any floating type. The lowest class id wins a tie.
-        size: (H, W) wanted.
+        logits: (B, K, h, w), any floating type. The lowest class id wins a tie; a score that is not
+            a number wins over all others.
+        size: (H, W) of the whole result.
+        window: Rows and columns of it that are wanted, without steps; None: all.
 
     Returns:
-        (B, H, W) class ids, uint8 up to 256 classes and int64 above.
+        (B, H, W) class ids, or those of the window; uint8 up to 256 classes and int64 above.
     """
+    if not _native.usable(logits):
+        return resize_argmax_reference(logits, size, window=window)
+    rows, columns = window or (slice(None), slice(None))
+    (top, bottom, _), (left, right, _) = rows.indices(size[0]), columns.indices(size[1])
+    part = _native.Window(top, left, bottom - top, right - left)
+    if min(part.rows, part.columns) <= 0 or (rows.step or 1, columns.step or 1) != (1, 1):
+        return resize_argmax_reference(logits, size, window=window)
+    return _native.resize_argmax(logits, size, part)
+
+
+def resize_argmax_reference(
+    logits: Tensor, size: tuple[int, int], *, window: tuple[slice, slice] | None = None
+) -> Tensor:
+    """Do what `resize_argmax` says in two steps of torch, on any device."""
     # Both steps run along the classes of a pixel, which channels-last keeps side by side.
     nearby = logits.contiguous(memory_format=torch.channels_last)
     classes = resize_logits(nearby, size).argmax(dim=1)
-    return classes.to(torch.uint8) if logits.shape[1] <= 256 else classes
+    if window is not None:
+        classes = classes[:, window[0], window[1]]
+    return classes.to(torch.uint8) if logits.shape[1] <= _native.NARROW else classes
