@@ -54,9 +54,10 @@ $(OLDEST)/.ready: pyproject.toml constraints/oldest.txt
 	$(OLDEST)/bin/python -m pip install --quiet --constraint constraints/oldest.txt --editable '.[train,dev]'
 	touch $@
 
-docs: $(READY)  ## Write docs/cli.md and docs/recipe_list.md; run every code block of the documentation.
+docs: $(READY)  ## Write the generated pages of docs/; run every code block of the documentation.
 	$(BIN)/python scripts/cli_reference.py
 	$(BIN)/python scripts/recipe_list.py
+	$(BIN)/python scripts/results_page.py
 	$(PYTEST) tests/docs -m 'not gpu'
 
 all: check test docs  ## Everything a change must pass.

@@ -151,6 +151,7 @@ JOBS = (
         _camvid(f"lsa_binet_seed{seed}", "lsa_binet/camvid", f"train.seed={seed}")
         for seed in (1, 2)
     ),
+    Job("lsa_binet_cpu", "lsa_binet/camvid_cpu", CAMVID, ship="lsa_binet-camvid_cpu"),
 )  # fmt: skip
 
 
