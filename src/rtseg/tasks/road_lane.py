@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from rtseg.errors import ConfigError, DataError
 from rtseg.losses.focal import focal_loss
 from rtseg.losses.tversky import tversky_loss
-from rtseg.ops.resize import resize_logits
+from rtseg.ops.resize import resize_argmax, resize_logits
 from rtseg.structures import (
     IGNORE_INDEX,
     ROAD_LANE_PALETTE,
@@ -26,7 +26,7 @@ from rtseg.structures import (
     RoadLaneTarget,
     Sample,
 )
-from rtseg.tasks.fit import map_to_source, to_source
+from rtseg.tasks.fit import map_to_source, padded_source_size, source_window
 
 if TYPE_CHECKING:
     from rtseg.metrics.road_lane import RoadLaneScores
@@ -195,8 +195,9 @@ def _foreground(found: Tensor | None, index: int, meta: ImageMeta) -> NDArray[np
         return None
     if found.ndim == 3:
         return np.ascontiguousarray(map_to_source(found[index], meta).bool().cpu().numpy())
-    full = to_source(found[index : index + 1], meta)[0]
-    return np.ascontiguousarray((full[1] > full[0]).cpu().numpy())
+    logits, size = found[index : index + 1], padded_source_size(meta)
+    classes = resize_argmax(logits, size, window=source_window(meta))[0]
+    return np.ascontiguousarray(classes.bool().cpu().numpy())
 
 
 def _labels(sample: Sample, kind: str) -> NDArray[Any]:

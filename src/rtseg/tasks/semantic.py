@@ -196,7 +196,8 @@ class SemanticTask:
         for logits, item in zip(torch.split(output.logits, 1), meta, strict=True):
             share = None
             # not to_source: the classes of a map are a fraction of its scores
-            mask = resize_argmax(logits, padded_source_size(item))[0][source_window(item)]
+            size, window = padded_source_size(item), source_window(item)
+            mask = resize_argmax(logits, size, window=window)[0]
             if confidence:
                 full = to_source(logits, item)[0]
                 share = full.softmax(0).amax(0).cpu().numpy().astype(np.float16)

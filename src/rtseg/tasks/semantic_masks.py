@@ -139,7 +139,8 @@ class SemanticMasksTask:
         for index, item in enumerate(meta):
             scores = self._scores(output, index, item)
             share = None
-            mask = resize_argmax(scores, padded_source_size(item))[0][source_window(item)]
+            size, window = padded_source_size(item), source_window(item)
+            mask = resize_argmax(scores, size, window=window)[0]
             if confidence:
                 full = to_source(scores, item)[0]
                 best = full.amax(0) / full.sum(0).clamp(min=torch.finfo(full.dtype).tiny)
