@@ -19,6 +19,7 @@ from rtseg.errors import ConfigError, DataError
 from rtseg.evaluation.examples import examples
 from rtseg.evaluation.processes import place
 from rtseg.evaluation.tally import Evaluation, Tally
+from rtseg.runtimes import Runtime
 from rtseg.structures import Batch
 from rtseg.tasks import Task, rebuild
 from rtseg.tasks.views import Windows, can_average, predict
@@ -84,13 +85,15 @@ def score(
     per_image: bool = False,
     worst: int = 0,
 ) -> Evaluation:
-    """Score a checkpoint, in float32, with the preprocessing that it was trained with.
+    """Score a checkpoint or an export, with the preprocessing that it was trained with.
+
+    A network computes in float32, a runtime in what it was made for.
 
     In a process group (torchrun) every process scores its share of the images, none twice, and
     reports the scores of all.
 
     Args:
-        checkpoint: Network, classes and preprocessing.
+        checkpoint: Network or runtime, classes and preprocessing.
         dataset: Any set with the same classes.
         device: Where to compute.
         workers: Reading processes.
@@ -112,7 +115,9 @@ def score(
     if CLASS_KINDS.intersection(task.needs):
         _check_classes(checkpoint, dataset)
     preprocess = call(Preprocess, info.preprocess, section="preprocess")
-    _check_looks(info.task, task, preprocess, views, windows)
+    if isinstance(checkpoint.model, Runtime) and checkpoint.model.takes_pixels:
+        preprocess = preprocess.in_pixels()
+    _check_looks(checkpoint, task, preprocess, views, windows)
     if by and place().world > 1:
         raise ConfigError(
             "scores are grouped in one process only", where="by", fix="start without torchrun"
@@ -133,13 +138,24 @@ def score(
 
 
 def _check_looks(
-    name: str, task: Task, preprocess: Preprocess, views: Views, windows: Windows | None
+    checkpoint: Checkpoint,
+    task: Task,
+    preprocess: Preprocess,
+    views: Views,
+    windows: Windows | None,
 ) -> None:
     """Refuse looks at an image that task or network do not allow, before anything is read."""
-    if (len(views) > 1 or windows is not None) and not can_average(task):
+    averaged = len(views) > 1 or windows is not None
+    if averaged and isinstance(checkpoint.model, Runtime) and checkpoint.model.gives_classes:
         raise ConfigError(
-            f"results of task {name!r} cannot be averaged over scales, flips or windows: their "
-            "masks do not correspond",
+            "the exported file chooses classes itself, so that there are no scores to average",
+            where=str(checkpoint.path),
+            fix="score it without scales, flip and windows, or export without --with-argmax",
+        )
+    if averaged and not can_average(task):
+        raise ConfigError(
+            f"results of task {checkpoint.info.task!r} cannot be averaged over scales, flips or "
+            "windows: their masks do not correspond",
             where="task",
             fix="score it without them; a single --scale is possible",
         )

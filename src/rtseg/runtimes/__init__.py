@@ -7,6 +7,7 @@ from rtseg.runtimes.manifest import MANIFEST, Manifest, Port, is_export, read_ma
 from rtseg.runtimes.network import NETWORKS, deployable, run_network
 from rtseg.runtimes.opening import ENGINES, RUNTIMES, installed, open_export
 from rtseg.runtimes.runtime import Runtime
+from rtseg.runtimes.torch_export import use_threads
 
 __all__ = [
     "ENGINES",
@@ -24,4 +25,5 @@ __all__ = [
     "read_manifest",
     "run_network",
     "sha256",
+    "use_threads",
 ]

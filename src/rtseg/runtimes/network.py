@@ -118,7 +118,7 @@ def _recorded(network: nn.Module, device: torch.device) -> Run:
 def _record(network: nn.Module, images: Tensor) -> tuple[Any, Tensor, Any]:
     """Record one run: the graph, the memory of its input, and its output."""
     place = images.clone()
-    stream = torch.cuda.Stream(images.device)
+    stream = torch.cuda.Stream(images.device)  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream(images.device))
     with torch.cuda.stream(stream):
         for _ in range(3):  # libraries choose their kernels and reserve memory

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.export.passes import move_to_device_pass
 
 from rtseg.errors import CheckpointError
 from rtseg.runtimes.manifest import Manifest
@@ -27,7 +28,7 @@ class ExportedProgram:
     ) -> None:
         program = torch.export.load(path)
         if device.type != "cpu":
-            program = torch.export.passes.move_to_device_pass(program, str(device))
+            program = move_to_device_pass(program, str(device))
         self.program: Any = program.module()
         self.manifest = manifest
         use_threads(threads)
