@@ -32,6 +32,17 @@ def to_tensor(image: NDArray[Any]) -> Tensor:
     return torch.from_numpy(image if usable else np.array(image)).permute(2, 0, 1)
 
 
+def as_rows(image: Tensor) -> Tensor | None:
+    """Return an image (..., 3, H, W) as rows (..., H, 3 W) of the same memory.
+
+    None if the channels of a pixel do not lie side by side.
+    """
+    pixels = image.movedim(-3, -1)
+    if image.is_contiguous() or not pixels.is_contiguous():
+        return None
+    return pixels.flatten(-2)
+
+
 def column(color: Color) -> Tensor:
     """Return a color as float32 (3, 1, 1); whole numbers must not make an integer tensor."""
     return torch.tensor(color, dtype=torch.float32).view(3, 1, 1)
@@ -126,11 +137,18 @@ def pad_label(label: Tensor, kind: str, size: Size, offset: Size = (0, 0)) -> Te
 
 
 def pad_image(image: Tensor, color: Tensor, size: Size, offset: Size = (0, 0)) -> Tensor:
-    """Put an image (3, h, w) into one of `size` that has one color (3, 1, 1) elsewhere."""
+    """Put an image (3, h, w) into one of `size` that has one color (3, 1, 1) elsewhere.
+
+    The order in memory, planes or pixels, stays.
+    """
     (top, left), (height, width) = offset, image.shape[-2:]
     if size == (height, width):
         return image
-    full = color.expand(3, *size).clone()
+    if as_rows(image) is None:
+        full = color.expand(3, *size).contiguous()
+    else:  # the same order in memory
+        row = color.flatten().repeat(size[1])
+        full = row.repeat(size[0], 1).view(*size, 3).permute(2, 0, 1)
     full[:, top : top + height, left : left + width] = image
     return full
 

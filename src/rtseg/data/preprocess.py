@@ -147,7 +147,7 @@ class Preprocess:
         # Whole rows at once: loops over the three channels of a pixel take ten times as long.
         mean, std = (part.flatten().repeat(image.shape[-1]) for part in (mean, std))
         normalized = rows.to(torch.float32, copy=True).sub_(mean).div_(std)
-        return normalized.unflatten(-1, (-1, 3)).movedim(-1, -3)
+        return normalized.view(*rows.shape[:-1], -1, 3).movedim(-1, -3)
 
     def fit(self, image: NDArray[Any], *, path: str = "", planar: bool = False) -> Fitted:
         """Resize by the size rule, normalize, and pad.
