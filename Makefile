@@ -18,7 +18,7 @@ setup: $(READY)  ## Make .venv with the package, its training extra and the tool
 
 $(READY): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --editable '.[train,dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[train,onnx,openvino,dev]'
 	touch $@
 
 data: $(READY)  ## Unpack $RTSEG_DATA/camvid11.zip into data/camvid.
@@ -51,7 +51,7 @@ test-oldest: $(OLDEST)/.ready  ## Run the tests with the oldest supported versio
 
 $(OLDEST)/.ready: pyproject.toml constraints/oldest.txt
 	test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)
-	$(OLDEST)/bin/python -m pip install --quiet --constraint constraints/oldest.txt --editable '.[train,dev]'
+	$(OLDEST)/bin/python -m pip install --quiet --constraint constraints/oldest.txt --editable '.[train,onnx,openvino,dev]'
 	touch $@
 
 docs: $(READY)  ## Write the generated pages of docs/; run every code block of the documentation.

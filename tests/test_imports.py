@@ -48,9 +48,10 @@ TABLE = {
 # The top of the house may import every room above, and of itself what stands here.
 TOPS = {"__init__": "api", "api": "", "cli": "api", "__main__": "cli"}
 DISTRIBUTIONS = {"pillow": "PIL"}  # where the name to import is another one
-EXTRAS = ("train", "teachers")
+EXTRAS = ("train", "teachers", "onnx", "openvino")
 BROUGHT_ALONG = {"yaml"}  # by omegaconf, whose YAML errors are PyYAML's
-USED_BY_TORCH = {"tensorboard"}  # through torch.utils.tensorboard
+USED_BY_TORCH = {"tensorboard", "onnx", "onnxscript"}  # through torch.utils, torch.onnx
+USED_IF_THERE = {"tensorrt"}  # of a GPU machine; no extra installs it
 
 
 def room_of(path: Path) -> str:
@@ -178,7 +179,7 @@ def test_the_code_imports_what_is_declared_and_nothing_else() -> None:
     used = set().union(*(outside_imports(path) for path in modules()))
     sections = ("core", *EXTRAS)
     declared = {import_name(package) for name in sections for package in requirements(name)}
-    assert used - BROUGHT_ALONG == declared - USED_BY_TORCH
+    assert used - BROUGHT_ALONG - USED_IF_THERE == declared - USED_BY_TORCH
 
 
 def test_extras_are_imported_inside_functions_only() -> None:
