@@ -12,6 +12,7 @@ import torch
 
 from rtseg.cli.env import PACKAGES
 from rtseg.cli.main import main
+from rtseg.ops import native
 
 
 def test_versions_and_hardware_are_those_of_this_process(
@@ -25,6 +26,7 @@ def test_versions_and_hardware_are_those_of_this_process(
     assert document["processor"]["threads"] == torch.get_num_threads()
     assert document["processor"]["model"]
     assert document["processor"]["torch_kernels"] == torch.backends.cpu.get_cpu_capability()
+    assert document["processor"]["rtseg_kernels"] == native.active()
     assert len(document["cuda"]["devices"]) == torch.cuda.device_count()
     assert main(["env"]) == 0
     text = capsys.readouterr().out

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from rtseg.ops import _native
-from rtseg.ops._native import Window
+from rtseg.ops import native
+from rtseg.ops.native import Window
 from rtseg.ops.resize import resize_argmax_reference
 
 LAYOUTS = ("contiguous", "channels_last", "strided")
@@ -22,18 +22,18 @@ ULPS = 4 * torch.finfo(torch.float32).eps
 
 def variants() -> list[str]:
     """Return the instruction sets of this machine; a missing library is a failure."""
-    library = _native.library()
+    library = native.library()
     if library is None:
         if shutil.which("g++") or shutil.which("c++"):
             pytest.fail("the kernels are not built: pip install -e . again")
         pytest.skip("the kernels are not built, and there is no compiler")
-    known = {number: name for name, number in _native.VARIANTS.items() if number}
+    known = {number: name for name, number in native.VARIANTS.items() if number}
     return [known[number] for number in range(1, library.rtseg_best_variant() + 1)]
 
 
 @pytest.fixture(autouse=True)
 def _automatic(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(_native.SWITCH, raising=False)
+    monkeypatch.delenv(native.SWITCH, raising=False)
 
 
 def laid_out(logits: Tensor, layout: str) -> Tensor:
@@ -90,7 +90,7 @@ def test_every_variant_finds_the_best_class(classes: int, dtype: torch.dtype) ->
         expected = resize_argmax_reference(logits, size)
         for variant in variants():
             for layout in LAYOUTS:
-                got = _native.resize_argmax(
+                got = native.resize_argmax(
                     laid_out(logits, layout), size, Window(0, 0, *size), variant=variant
                 )
                 assert got.dtype == expected.dtype
@@ -112,7 +112,7 @@ def test_any_size_any_window_any_number_of_threads(data: st.DataObject) -> None:
         top, left, data.draw(st.integers(1, size[0] - top)),
         data.draw(st.integers(1, size[1] - left)),
     )  # fmt: skip
-    got = _native.resize_argmax(
+    got = native.resize_argmax(
         laid_out(logits, data.draw(st.sampled_from(LAYOUTS))), size, window,
         variant=data.draw(st.sampled_from(variants())), threads=data.draw(st.integers(1, 3)),
     )  # fmt: skip
@@ -126,7 +126,7 @@ def test_large_maps_are_the_same_with_any_number_of_threads() -> None:
     expected = resize_argmax_reference(logits, size)
     for variant in variants():
         for threads in (1, 2, 3):
-            got = _native.resize_argmax(
+            got = native.resize_argmax(
                 logits, size, Window(0, 0, *size), variant=variant, threads=threads
             )
             assert (got != expected).sum() <= 1
@@ -140,7 +140,7 @@ def test_exact_ties_go_to_the_lowest_class(factor: int, classes: int) -> None:
     size = (7 * factor, 19 * factor)
     expected = resize_argmax_reference(logits, size)
     for variant in variants():
-        got = _native.resize_argmax(logits, size, Window(0, 0, *size), variant=variant)
+        got = native.resize_argmax(logits, size, Window(0, 0, *size), variant=variant)
         assert torch.equal(got, expected)
 
 
@@ -152,7 +152,7 @@ def test_pixels_between_equal_classes_take_that_class() -> None:
     expected = resize_argmax_reference(logits, (256, 384))
     assert (expected != regions.repeat_interleave(8, 1).repeat_interleave(8, 2)).any()
     for variant in variants():
-        got = _native.resize_argmax(
+        got = native.resize_argmax(
             logits.contiguous(), (256, 384), Window(0, 0, 256, 384), variant=variant
         )
         assert (got != expected).sum() <= 1
@@ -172,7 +172,7 @@ def test_scores_that_are_not_finite_count_as_in_torch(
     size = (12 * factor, 40 * factor)
     expected = resize_argmax_reference(logits, size)
     for variant in variants():
-        got = _native.resize_argmax(logits, size, Window(0, 0, *size), variant=variant)
+        got = native.resize_argmax(logits, size, Window(0, 0, *size), variant=variant)
         assert torch.equal(got, expected)
 
 
@@ -181,5 +181,5 @@ def test_small_numbers_of_half_precision_keep_their_order() -> None:
     logits = tiny.half().expand(1, 39, 3, 3)
     for variant in variants():
         for sign, best in ((1, 38), (-1, 0)):
-            got = _native.resize_argmax(sign * logits, (9, 9), Window(0, 0, 9, 9), variant=variant)
+            got = native.resize_argmax(sign * logits, (9, 9), Window(0, 0, 9, 9), variant=variant)
             assert (got == best).all()

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from rtseg.errors import ConfigError
-from rtseg.ops import _native
+from rtseg.ops import native
 from rtseg.ops.resize import resize_argmax, resize_argmax_reference
 
 ROOT = Path(__file__).parents[2]
 needs_kernels = pytest.mark.skipif(
-    _native.library() is None, reason="the kernels are not built (test_native.py says why)"
+    native.library() is None, reason="the kernels are not built (testnative.py says why)"
 )
 
 
@@ -32,13 +32,13 @@ class Choice(nn.Module):
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     """Return a list that grows by a shape whenever the compiled kernel is called."""
     calls: list[tuple[int, ...]] = []
-    kernel = _native.resize_argmax
+    kernel = native.resize_argmax
 
     def spy(logits: Tensor, *args: object, **options: object) -> Tensor:
         calls.append(tuple(logits.shape))
         return kernel(logits, *args, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(_native, "resize_argmax", spy)
+    monkeypatch.setattr(native, "resize_argmax", spy)
     return calls
 
 
@@ -47,7 +47,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
 def test_the_kernel_is_used_where_it_was_built(
     dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv(_native.SWITCH, raising=False)
+    monkeypatch.delenv(native.SWITCH, raising=False)
     calls = counted(monkeypatch)
     logits = torch.randn(1, 3, 4, 5).to(dtype).requires_grad_()
     assert torch.equal(resize_argmax(logits, (8, 9)), resize_argmax_reference(logits, (8, 9)))
@@ -58,7 +58,7 @@ def test_the_kernel_is_used_where_it_was_built(
 def test_other_types_devices_and_tracers_are_left_to_torch(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.delenv(_native.SWITCH, raising=False)
+    monkeypatch.delenv(native.SWITCH, raising=False)
     calls = counted(monkeypatch)
     logits = torch.randn(1, 3, 4, 5)
     double = resize_argmax(logits.double(), (8, 9))
@@ -75,7 +75,7 @@ def test_other_types_devices_and_tracers_are_left_to_torch(
 
 @pytest.mark.parametrize("switch", ["auto", "off", "portable"])
 def test_a_window_is_a_part_of_the_whole(switch: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(_native.SWITCH, switch)
+    monkeypatch.setenv(native.SWITCH, switch)
     torch.manual_seed(0)
     logits = torch.randn(2, 5, 6, 7)
     whole = resize_argmax(logits, (24, 30))
@@ -89,26 +89,26 @@ def test_a_window_is_a_part_of_the_whole(switch: str, monkeypatch: pytest.Monkey
 
 def test_the_switch_turns_kernels_off(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = counted(monkeypatch)
-    monkeypatch.setenv(_native.SWITCH, "off")
+    monkeypatch.setenv(native.SWITCH, "off")
     assert resize_argmax(torch.randn(1, 3, 4, 5), (8, 9)).shape == (1, 8, 9)
     assert calls == []
-    assert _native.active() == "off (RTSEG_KERNELS=off)"
+    assert native.active() == "off (RTSEG_KERNELS=off)"
 
 
 def test_an_unknown_switch_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(_native.SWITCH, "sse9")
+    monkeypatch.setenv(native.SWITCH, "sse9")
     with pytest.raises(ConfigError, match=r"RTSEG_KERNELS: 'sse9' is unknown; use auto, portable"):
         resize_argmax(torch.zeros(1, 2, 3, 3), (4, 4))
     with pytest.raises(ConfigError, match="unknown"):
-        _native.active()
+        native.active()
 
 
 @needs_kernels
 def test_an_instruction_set_can_be_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(_native.SWITCH, "portable")
-    assert _native.active() == "portable"
-    monkeypatch.setenv(_native.SWITCH, "avx512")
-    monkeypatch.setitem(_native.VARIANTS, "avx512", 99)  # one that no processor has
+    monkeypatch.setenv(native.SWITCH, "portable")
+    assert native.active() == "portable"
+    monkeypatch.setenv(native.SWITCH, "avx512")
+    monkeypatch.setitem(native.VARIANTS, "avx512", 99)  # one that no processor has
     with pytest.raises(ConfigError, match="processor lacks 'avx512'; use auto"):
         resize_argmax(torch.zeros(1, 2, 3, 3), (4, 4))
 
@@ -117,20 +117,20 @@ def test_an_instruction_set_can_be_chosen(monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_missing_or_foreign_library_is_left_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert _native.library(tmp_path / "none.so") is None
+    assert native.library(tmp_path / "none.so") is None
     (tmp_path / "text.so").write_text("no library")
-    assert _native.library(tmp_path / "text.so") is None
-    assert _native.library(Path("libm.so.6")) is None  # one without our functions
-    monkeypatch.setattr(_native, "library", lambda: None)
-    monkeypatch.delenv(_native.SWITCH, raising=False)
+    assert native.library(tmp_path / "text.so") is None
+    assert native.library(Path("libm.so.6")) is None  # one without our functions
+    monkeypatch.setattr(native, "library", lambda: None)
+    monkeypatch.delenv(native.SWITCH, raising=False)
     assert resize_argmax(torch.randn(1, 3, 4, 5), (8, 9)).shape == (1, 8, 9)
-    assert "not built" in _native.active()
+    assert "not built" in native.active()
 
 
 @needs_kernels
 def test_a_library_of_another_version_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_native, "VERSION", _native.VERSION + 1)
-    assert _native.library.__wrapped__(Path(_native.__file__).parents[1] / "_kernels.so") is None
+    monkeypatch.setattr(native, "VERSION", native.VERSION + 1)
+    assert native.library.__wrapped__(Path(native.__file__).parents[1] / "_kernels.so") is None
 
 
 # ---------------------------------------------------------------- building
@@ -163,4 +163,4 @@ def test_the_library_is_built_beside_the_package(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "warning" not in done.stderr, done.stderr
     built = tmp_path / "out" / "rtseg" / "_kernels.so"
-    assert _native.library(built) is not None
+    assert native.library(built) is not None

@@ -55,6 +55,8 @@ def versions() -> dict[str, str]:
 def _processor() -> dict[str, Any]:
     import torch
 
+    from rtseg.ops import native
+
     flags, model = _cpu_info()
     wanted = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_int8")
     return {
@@ -62,6 +64,7 @@ def _processor() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "features": " ".join(flag for flag in wanted if flag in flags) or "none known",
         "torch_kernels": torch.backends.cpu.get_cpu_capability(),
+        "rtseg_kernels": native.active(),
         "threads": torch.get_num_threads(),
     }
 

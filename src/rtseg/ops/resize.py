@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rtseg.ops import _native
+from rtseg.ops import native
 
 
 def resize_logits(logits: Tensor, size: tuple[int, int]) -> Tensor:
@@ -43,14 +43,14 @@ def resize_argmax(
     Returns:
         (B, H, W) class ids, or those of the window; uint8 up to 256 classes and int64 above.
     """
-    if not _native.usable(logits):
+    if not native.usable(logits):
         return resize_argmax_reference(logits, size, window=window)
     rows, columns = window or (slice(None), slice(None))
     (top, bottom, _), (left, right, _) = rows.indices(size[0]), columns.indices(size[1])
-    part = _native.Window(top, left, bottom - top, right - left)
+    part = native.Window(top, left, bottom - top, right - left)
     if min(part.rows, part.columns) <= 0 or (rows.step or 1, columns.step or 1) != (1, 1):
         return resize_argmax_reference(logits, size, window=window)
-    return _native.resize_argmax(logits, size, part)
+    return native.resize_argmax(logits, size, part)
 
 
 def resize_argmax_reference(
@@ -62,4 +62,4 @@ def resize_argmax_reference(
     classes = resize_logits(nearby, size).argmax(dim=1)
     if window is not None:
         classes = classes[:, window[0], window[1]]
-    return classes.to(torch.uint8) if logits.shape[1] <= _native.NARROW else classes
+    return classes.to(torch.uint8) if logits.shape[1] <= native.NARROW else classes
