@@ -16,7 +16,7 @@ help:  ## Say what each command does.
 
 setup: $(READY)  ## Make .venv with the package, its training extra and the tools for developers.
 
-$(READY): pyproject.toml
+$(READY): pyproject.toml setup.py $(wildcard src/rtseg/ops/csrc/*)
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --editable '.[train,onnx,openvino,dev]'
 	touch $@

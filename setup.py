@@ -31,7 +31,7 @@ setup(
             depends=[f"{SOURCES}/resize_argmax.h", f"{SOURCES}/resize_argmax_rows.inc"],
             language="c++",
             extra_compile_args=[
-                "-std=c++17", "-O3", "-fvisibility=hidden", "-pthread", "-Wno-psabi",
+                "-std=c++17", "-O3", "-g0", "-fvisibility=hidden", "-pthread", "-Wno-psabi",
             ],
             extra_link_args=["-pthread"],
             optional=True,  # a failed build is a warning
