@@ -1,0 +1,11 @@
+"""Exports: a network as one file that other engines run, always compared with the network.
+
+A folder appears as a whole, with its report, or not at all.
+"""
+
+from __future__ import annotations
+
+from rtseg.export.formats import FORMATS, Format
+from rtseg.export.writing import export
+
+__all__ = ["FORMATS", "Format", "export"]

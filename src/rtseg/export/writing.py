@@ -1,0 +1,184 @@
+"""Write one export: trace, write, compare, and describe it in `manifest.json`."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import json
+from collections.abc import Collection, Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+from rtseg import config
+from rtseg.checkpoint import Checkpoint, versions
+from rtseg.data.atomic import require_replaceable, whole_folder
+from rtseg.data.preprocess import Preprocess
+from rtseg.errors import ConfigError, RtsegError
+from rtseg.export.choose import chooser
+from rtseg.export.formats import DTYPES, FORMATS, Write, require_format
+from rtseg.export.graph import SMALLEST, Axis, Graph, Size, Traced, first_sentence, traces
+from rtseg.export.verify import GATES, Reference, cases, verify
+from rtseg.quantization import QuantizedNetwork
+from rtseg.runtimes import MANIFEST, Manifest, Runtime, deployable, open_export, sha256
+from rtseg.tasks import rebuild
+
+Precision = Literal["fp32", "fp16", "bf16"]
+CONTENT = (MANIFEST, "model.onnx", "model.onnx.data", "model.xml", "model.bin", "model.pt2",
+           "model.engine")  # fmt: skip
+"""Files that the folder of an export may hold."""
+FRAME: Size = (512, 1024)
+"""decision: without a size, a network is exported for what its preprocessing makes of a frame of
+this size, on which street scenes are usually timed."""
+
+
+def export(
+    checkpoint: Checkpoint,
+    format_name: str,
+    output: str | Path,
+    *,
+    precision: Precision = "fp32",
+    size: Size | None = None,
+    dynamic: Collection[Axis] | None = None,
+    with_preprocess: bool = False,
+    with_argmax: bool = False,
+    overwrite: bool = False,
+) -> Manifest:
+    """Write the deployable form of a network as a file, and compare that file with the network.
+
+    Args:
+        checkpoint: Network, classes and preprocessing.
+        format_name: Key of `FORMATS`.
+        output: Folder that appears, or is replaced, when all is done and checked.
+        precision: What the file computes in; its inputs and outputs stay float32.
+        size: (H, W) of the input; without it what the preprocessing makes of a 512x1024 frame.
+        dynamic: What an input may differ in: `batch` (number of images), `hw` (height and width).
+            None: all that the network allows.
+        with_preprocess: Normalize inside: the input is (B, H, W, 3) uint8 RGB. Resizing and
+            padding stay outside.
+        with_argmax: Resize and choose classes inside: the output is (B, H, W) uint8.
+        overwrite: Replace an old export.
+
+    Returns:
+        What `manifest.json` says, the report of the comparison included.
+
+    Raises:
+        ConfigError: An option is unknown, or fits neither the network nor the format.
+        CheckFailedError: The file does not answer as the network does; nothing is left behind.
+        MissingError: A package, compiler or device is not there.
+        DataError: The folder exists already or cannot be written.
+    """
+    chosen = require_format(format_name, precision)
+    require_replaceable(Path(output), CONTENT, overwrite=overwrite)
+    _require_float(checkpoint)
+    info = checkpoint.info
+    preprocess = config.call(Preprocess, info.preprocess, section="preprocess")
+    task = rebuild(info.task, info.classes, info.recipe.get("task", {}))
+    choose = chooser(task) if with_argmax else None
+    divisors = (preprocess.stride, preprocess.stride)
+    graph = Graph(
+        deployable(checkpoint.model),
+        dtype=DTYPES[precision if chosen.typed else "fp32"],
+        preprocess=preprocess if with_preprocess else None,
+        choose=choose,
+    )
+    found = traces(graph, _size(size, preprocess), divisors=divisors, axes=dynamic)
+    with whole_folder(Path(output)) as folder:
+        traced, file = _write(chosen.write[precision], found, folder, where=format_name)
+        manifest = Manifest(
+            format=format_name,
+            file=file,
+            files={path.name: sha256(path) for path in sorted(folder.iterdir())},
+            precision=precision,
+            image=traced.image,
+            outputs=traced.outputs,
+            output=traced.output,
+            divisors=divisors,
+            with_preprocess=with_preprocess,
+            with_argmax=with_argmax,
+            config=json.loads(info.to_json()),
+            facts=_facts(format_name, traced, folder),
+        )
+        _save(manifest, folder)
+        runtime = open_export(folder, device="cuda" if format_name == "tensorrt" else "cpu").model
+        assert isinstance(runtime, Runtime)
+        parity = verify(
+            runtime,
+            Reference(checkpoint.model, preprocess, choose=choose),
+            cases(traced.size, axes=traced.axes, divisors=divisors),
+            gate=GATES[precision],
+            takes_pixels=with_preprocess,
+            where=format_name,
+        )
+        verified = dataclasses.replace(manifest, parity={**parity, "engine": runtime.engine})
+        _save(verified, folder)
+    return verified
+
+
+def _write(
+    write: Write, found: Iterable[Traced], folder: Path, *, where: str
+) -> tuple[Traced, str]:
+    """Write the most general program that the format can hold; return it with the name of its file.
+
+    Raises:
+        ConfigError: The format holds none.
+    """
+    reasons = []
+    for traced in found:
+        try:
+            return traced, write(traced, folder)
+        except RtsegError:
+            raise
+        except Exception as error:  # exporters and compilers raise almost anything
+            reasons.append(first_sentence(error))
+    raise ConfigError(
+        f"the network cannot be written as {where} ({reasons[0]})",
+        where="format",
+        fix="use --dynamic batch or none, or another format",
+    )
+
+
+def _require_float(checkpoint: Checkpoint) -> None:
+    if isinstance(checkpoint.model, QuantizedNetwork):
+        raise ConfigError(
+            "is a quantized network, whose rounding no export holds",
+            where=str(checkpoint.path),
+            fix="export the float checkpoint that it was made from",
+        )
+
+
+def _size(size: Size | None, preprocess: Preprocess) -> Size:
+    """Return the size of the example.
+
+    Raises:
+        ConfigError: The size asked for is too small or no multiple of the stride.
+    """
+    if size is None:
+        meta = preprocess.measure(FRAME)
+        (height, width), (rows, columns) = meta.input_size, meta.padding
+        return height + rows, width + columns
+    stride = preprocess.stride
+    if min(size) < SMALLEST or any(side % stride for side in size):
+        height, width = (max(SMALLEST, side) for side in size)
+        fitting = f"{-(-height // stride) * stride}x{-(-width // stride) * stride}"
+        raise ConfigError(
+            f"{size[0]}x{size[1]} is smaller than {SMALLEST} or no multiple of the network's "
+            f"stride {stride}",
+            where="size",
+            fix=f"use {fitting}",
+        )
+    return size
+
+
+def _facts(format_name: str, traced: Traced, folder: Path) -> dict[str, Any]:
+    packages = {name: importlib.metadata.version(name) for name in FORMATS[format_name].packages}
+    return {
+        "versions": {**versions(), **packages},
+        "size": list(traced.size),
+        "dynamic": list(traced.axes),
+        "bytes": sum(path.stat().st_size for path in folder.iterdir()),
+        "device": "cuda" if format_name == "tensorrt" else "cpu",
+    }
+
+
+def _save(manifest: Manifest, folder: Path) -> None:
+    (folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
