@@ -86,10 +86,9 @@ def describe(error: Exception) -> dict[str, str]:
 
 def peak_memory() -> float:
     """Return the most memory in MiB that this process has held: on CUDA the device's, else RAM."""
-    import torch
-
-    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
-        return torch.cuda.max_memory_allocated() / 2**20
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return float(torch.cuda.max_memory_allocated() / 2**20)
     status = Path("/proc/self/status")
     if status.is_file():  # of this process alone; getrusage also knows that of its parent
         lines = status.read_text(encoding="utf-8").splitlines()

@@ -20,11 +20,11 @@ rows               one per measurement:
   processor_share  processor time over elapsed time times threads; what is missing to 1 was
                    waiting, or taken by other programs
   peak_memory_mib  of the process; on CUDA, of the device
-  complexity       parameters {trainable, total, deployed}, macs and gflops (2 per
-                   multiply-add) of one image, size, tool
+  complexity       parameters {trainable, total, deployed}; of one image macs and
+                   gflops (2 per multiply-add) as trained, deployed_macs; size, tool
   achieved_gflops  gflops of all images of a call over its mean time; null outside `model`
   share_of_peak    of the peak of the same precision; null without roofline
-  stages_ms        means of read, pre, model, post; {} in scope `model`
+  stages_ms        medians of read, pre, model, post; {} in `model`
   scores           of the checkpoint, {} if it has none
   layers           the most expensive layers: name, kind, share; [] without roofline
 """
@@ -170,7 +170,7 @@ def notes(document: Mapping[str, Any]) -> list[str]:
             continue
         if row["stages_ms"]:
             stages = ", ".join(f"{key} {value:.1f}" for key, value in row["stages_ms"].items())
-            lines.append(f"{name}: mean ms: {stages}")
+            lines.append(f"{name}: median ms: {stages}")
         if row["share_of_peak"] is not None:
             peak, speed = document["roofline"]["peak_gflops"], row["achieved_gflops"]
             reached = f"{speed:.0f} of {peak[row['precision']]:.0f} GFLOP/s"

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from rtseg import checkpoint
-from rtseg.benchmark.complexity import count_parameters, measure
+from rtseg.benchmark.complexity import count_macs, count_parameters
 from rtseg.benchmark.published import ELSEWHERE, PUBLISHED
 from rtseg.checkpoint import Checkpoint, ModelInfo
 from rtseg.data.cityscapes_classes import CITYSCAPES_CLASSES
@@ -87,7 +87,7 @@ def find_subject(
     except CheckpointError as error:
         if Path(shown).exists():
             raise
-        names = ", ".join(nearest(shown, MODELS))
+        names = ", ".join(nearest(Path(shown).name, MODELS))
         fix = f"{error.fix}, or a network such as {names}"
         raise CheckpointError(error.what, where=error.where, fix=fix) from None
     info = checkpoint.read_info(place)
@@ -122,11 +122,10 @@ def _subject(
 
 
 def complexity_of(info: ModelInfo, size: Size) -> dict[str, Any]:
-    """Return parameters, multiply-adds and GFLOPs of one image, counted without weights."""
-    with torch.device("meta"):
-        classes = checkpoint.class_count(info.name, len(info.classes))
-        model = checkpoint.create_model(info.name, classes, **info.options)
-    counts = measure(model, size)
+    """Return parameters, multiply-adds and GFLOPs of one image, as trained and as deployed."""
+    classes = checkpoint.class_count(info.name, len(info.classes))
+    model = checkpoint.create_model(info.name, classes, **info.options)
+    macs = count_macs(model, size)
     deployed: nn.Module = model.deployable()  # type: ignore[operator]  # every network has it
     trainable = sum(item.numel() for item in model.parameters() if item.requires_grad)
     return {
@@ -135,8 +134,9 @@ def complexity_of(info: ModelInfo, size: Size) -> dict[str, Any]:
             "total": count_parameters(model),
             "deployed": count_parameters(deployed),
         },
-        "macs": counts.macs,
-        "gflops": 2 * counts.macs / 1e9,
+        "macs": macs,
+        "deployed_macs": count_macs(deployed, size),
+        "gflops": 2 * macs / 1e9,
         "size": list(size),
         "tool": "torch.utils.flop_counter, convolutions and matrix products",
     }

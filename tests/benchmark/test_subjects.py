@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import rtseg
+from inference.tiny import CLASSES, write_checkpoint
+from rtseg.benchmark.subjects import (
+    RANDOM,
+    complexity_of,
+    engine_file,
+    find_subject,
+    random_checkpoint,
+    runtimes_of,
+    settle_norms,
+)
+from rtseg.checkpoint import ModelInfo
+from rtseg.data.cityscapes_classes import CITYSCAPES_CLASSES
+from rtseg.errors import CheckpointError, ConfigError
+
+
+def test_a_checkpoint_is_found_by_folder_run_and_object(tmp_path: Path) -> None:
+    best = write_checkpoint(tmp_path / "run" / "best")
+    for given in (best, best.parent, rtseg.load(best)):
+        found = find_subject(given, folder=tmp_path, size=(64, 96))
+        assert (found.name, found.source, found.folder) == ("dabnet", "checkpoint", best)
+        assert found.size == (64, 96)
+        assert [item.name for item in found.info.classes] == [item.name for item in CLASSES]
+    assert find_subject(best, folder=tmp_path).size == (360, 480), "the paper's"
+
+
+def test_a_name_becomes_a_network_with_random_weights(tmp_path: Path) -> None:
+    found = find_subject("twinmixing_nano", folder=tmp_path)
+    assert (found.source, found.size, found.row()["path"]) == (RANDOM, (384, 640), None)
+    assert found.folder == tmp_path / "twinmixing_nano"
+    again = random_checkpoint("twinmixing_nano", tmp_path / "again")
+    assert (again.task, len(again.classes)) == ("road_lane", 2)
+    first, second = (rtseg.load(tmp_path / name) for name in ("twinmixing_nano", "again"))
+    images = torch.randn(1, 3, 64, 64)
+    assert torch.equal(first(images).drivable, second(images).drivable), "the seed is fixed"
+
+
+def test_a_folder_goes_before_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_checkpoint(tmp_path / "lsa_binet")
+    monkeypatch.chdir(tmp_path)
+    assert find_subject("lsa_binet", folder=tmp_path).name == "dabnet"
+
+
+def test_what_is_not_there_is_explained(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"does not exist; .* a network such as bsdnet_s,"):
+        find_subject("bsdnet_ss", folder=tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CheckpointError, match="is no checkpoint folder; give"):
+        find_subject(tmp_path / "empty", folder=tmp_path)
+
+
+def test_costs_are_those_of_the_pages_of_the_networks() -> None:
+    found = complexity_of(ModelInfo("bsdnet_s", {}, "semantic", CITYSCAPES_CLASSES, {}), (64, 128))
+    # 4,354,355 are used in evaluation; heads for training come on top.
+    assert found["parameters"]["total"] == found["parameters"]["trainable"] > 4_354_355
+    # A fully convolutional network costs as much per pixel at any size.
+    assert found["macs"] == pytest.approx(31_021_088_768 / 256, rel=0.01)
+    assert found["gflops"] == 2 * found["macs"] / 1e9
+
+
+@pytest.mark.parametrize("name", ["twinmixing_nano", "lsa_binet", "bisegunet_edge"])
+def test_folding_batch_norms_saves_parameters_and_changes_no_products(name: str) -> None:
+    classes = CITYSCAPES_CLASSES
+    found = complexity_of(ModelInfo(name, {}, "", classes, {}), (64, 64))
+    assert 0 < found["parameters"]["deployed"] < found["parameters"]["total"]
+    assert found["deployed_macs"] == found["macs"] > 0
+
+
+def test_batch_norms_get_the_statistics_of_noise() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4, momentum=0.3))
+    settle_norms(model)
+    conv, norm = model[0], model[1]
+    assert isinstance(norm, nn.BatchNorm2d)
+    assert (norm.momentum, model.training) == (0.3, False)
+    # Unit noise: the mean is the bias, the variance the sum of the squared weights.
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    torch.testing.assert_close(norm.running_mean, conv.bias, atol=0.02, rtol=0)
+    expected = conv.weight.detach().square().sum(dim=(1, 2, 3))
+    torch.testing.assert_close(norm.running_var, expected, rtol=0.05, atol=0)
+
+
+def test_engines_have_names(tmp_path: Path) -> None:
+    found = find_subject(write_checkpoint(tmp_path / "net"), folder=tmp_path, size=(64, 64))
+    assert runtimes_of(found, None) == ["torch"]
+    assert runtimes_of(found, ["torch", "openvino", "torch"]) == ["torch", "openvino"]
+    with pytest.raises(ConfigError, match="'openvno' is unknown; did you mean 'openvino'"):
+        runtimes_of(found, ["openvno"])
+
+
+@pytest.mark.slow
+def test_an_exported_folder_has_its_own_engine_precision_and_size(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    net = find_subject(write_checkpoint(tmp_path / "net"), folder=tmp_path, size=(64, 96))
+    assert engine_file(net, "torch", "fp32", tmp_path) == net.folder
+    folder = engine_file(net, "onnxruntime", "fp32", tmp_path)
+    written = folder.stat().st_mtime_ns
+    assert engine_file(net, "onnxruntime", "fp32", tmp_path).stat().st_mtime_ns == written
+    found = find_subject(folder, folder=tmp_path)
+    assert (found.name, found.source, found.precisions) == ("dabnet", "export", ("fp32",))
+    assert found.size in {(64, 96), (360, 480)}, "the file's if it is fixed, else the paper's"
+    assert runtimes_of(found, None) == ["onnxruntime"]
+    assert engine_file(found, "onnxruntime", "fp32", tmp_path) == folder
+    with pytest.raises(ConfigError, match="is an exported file"):
+        engine_file(found, "torch", "fp32", tmp_path)
