@@ -197,8 +197,9 @@ def finish(job: Job, setting: Setting) -> dict[str, Any]:
         else value
         for name, value in trained.model.state_dict().items()
     }  # fmt: skip
+    facts = {**trained.info.facts, "recipe": job.recipe, **_terms(job, setting), "scores": {}}
     info = dataclasses.replace(
-        trained.info, facts={**trained.info.facts, **_terms(job, setting), "scores": {}}
+        trained.info, facts=facts, recipe=_portable(trained.info.recipe, setting)
     )
     checkpoint.save(partial, weights, info)
     with warnings.catch_warnings():
@@ -218,6 +219,9 @@ def finish(job: Job, setting: Setting) -> dict[str, Any]:
         if (run / name).is_file():
             (partial / name).parent.mkdir(exist_ok=True)
             shutil.copy(run / name, partial / name)
+    config = partial / recipe.CONFIG_FILE
+    text = config.read_text(encoding="utf-8")
+    config.write_text(_portable(text, setting), encoding="utf-8")
     summary = _summary(job, setting, run, {key: value.scores for key, value in found.items()})
     write_json(partial / SUMMARY, summary)
     shutil.rmtree(result, ignore_errors=True)
@@ -225,6 +229,15 @@ def finish(job: Job, setting: Setting) -> dict[str, Any]:
     for name in ("last", "best", "tensorboard"):
         shutil.rmtree(run / name, ignore_errors=True)
     return summary
+
+
+def _portable(value: Any, setting: Setting) -> Any:
+    """Write the folder of the data sets as `data` wherever it stands in nested values."""
+    if isinstance(value, str):
+        return value.replace(str(setting.data), "data")
+    if isinstance(value, Mapping):
+        return {key: _portable(item, setting) for key, item in value.items()}
+    return [_portable(item, setting) for item in value] if isinstance(value, list) else value
 
 
 def _chosen(run: Path) -> Path:

@@ -101,7 +101,13 @@ def test_the_result_holds_scores_of_the_weights_that_ship(finished: Path) -> Non
     assert (kinds["weight"], kinds["running_var"]) == (torch.float16, torch.float32)
     with pytest.warns(match="non-commercial research"):
         loaded = load(result)
-    root = json.loads((result / "config.json").read_text())["recipe"]["data"]["train"]["root"]
+    written = json.loads((result / "config.json").read_text())
+    assert written["recipe"]["data"]["train"]["root"] == "data/camvid"  # not of this machine
+    assert written["facts"]["recipe"] == "dabnet/camvid"
+    root = finished.parent / "camvid"
+    assert not [
+        path for path in result.rglob("*.*") if str(root.parent).encode() in path.read_bytes()
+    ]
     scores = evaluate(loaded, f"camvid={root}", split="test", device="cpu").scores
     summary = json.loads((result / "summary.json").read_text())
     assert summary["scores"]["test"] == {"seen_in_training": False, **scores}
