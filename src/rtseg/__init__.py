@@ -6,12 +6,15 @@ The names below are loaded when they are first used, so that `import rtseg` cost
 from __future__ import annotations
 
 import importlib
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rtseg.api import evaluate, train
     from rtseg.checkpoint import create_model, list_models, load
     from rtseg.errors import RtsegError
+    from rtseg.export import export
     from rtseg.inference.predictor import Predictor
     from rtseg.recipe import list_recipes
     from rtseg.structures import SemanticResult
@@ -22,6 +25,7 @@ __all__ = [
     "SemanticResult",
     "create_model",
     "evaluate",
+    "export",
     "list_models",
     "list_recipes",
     "load",
@@ -34,11 +38,26 @@ _PLACES = {
     "SemanticResult": "rtseg.structures",
     "create_model": "rtseg.checkpoint",
     "evaluate": "rtseg.api",
+    "export": "rtseg.export",
     "list_models": "rtseg.checkpoint",
     "list_recipes": "rtseg.recipe",
     "load": "rtseg.checkpoint",
     "train": "rtseg.api",
 }
+
+
+class _Package(ModuleType):
+    """This module, where a function keeps its name although a package has the same: `rtseg.export`.
+
+    Importing the package `rtseg.export` would put it in the place of the function.
+    """
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name not in _PLACES or not isinstance(value, ModuleType):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> Any:

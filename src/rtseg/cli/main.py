@@ -50,6 +50,7 @@ VERBS: dict[str, Verb] = {
     "compare": Verb("rtseg.cli.compare:compare", "Show runs side by side on one page."),
     "predict": Verb("rtseg.cli.predict:predict", "Segment images, folders or lists of images."),
     "benchmark": Verb("rtseg.cli.benchmark:benchmark", "Measure, compare and draw speeds."),
+    "export": Verb("rtseg.cli.export:export", "Write a network as a file for other engines."),
     "data": Verb("rtseg.cli.data:data", "Find, check, draw, convert and cache data sets."),
     "models": Verb("rtseg.cli.models:models", "List the networks, or explain one."),
     "env": Verb("rtseg.cli.env:env", "Show versions and hardware, for bug reports."),

@@ -7,5 +7,6 @@ from __future__ import annotations
 
 from rtseg.export.formats import FORMATS, Format
 from rtseg.export.writing import export
+from rtseg.runtimes import Manifest
 
-__all__ = ["FORMATS", "Format", "export"]
+__all__ = ["FORMATS", "Format", "Manifest", "export"]

@@ -25,8 +25,8 @@ Write = Callable[[Traced, Path], str]
 class Format(NamedTuple):
     """How a format is written.
 
-    write: by precision. typed: whether the precision is that of the graph; if not, the graph stays float32.
-    packages: what it needs besides torch. install: how a user gets them.
+    write: by precision. typed: whether the precision is that of the graph; if not, the graph stays
+    float32. packages: what it needs besides torch. install: how a user gets them.
     """
 
     write: dict[str, Write]

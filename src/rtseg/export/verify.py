@@ -45,10 +45,10 @@ classes."""
 
 
 SPARED, JUMP = 0.1, 100
-"""decision: what a query looks at is decided by the sign of a mask. Where that is 0 but for rounding,
-the query answers differently, and draws others along. So a tenth of the queries of an image do not
-count, and not every image has to keep to the limit of the error: half of all images have to, the
-others to this many times the limit."""
+"""decision: what a query looks at is decided by the sign of a mask. Where that is 0 but for
+rounding, the query answers differently, and draws others along. So a tenth of the queries of an
+image do not count, and not every image has to keep to the limit of the error: half of all images
+have to, the others to this many times the limit."""
 
 
 class Case(NamedTuple):

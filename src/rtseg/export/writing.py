@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rtseg import config
-from rtseg.checkpoint import Checkpoint, versions
+from rtseg.checkpoint import Checkpoint, load, versions
 from rtseg.data.atomic import require_replaceable, whole_folder
 from rtseg.data.preprocess import Preprocess
 from rtseg.errors import ConfigError, RtsegError
@@ -32,7 +32,7 @@ this size, on which street scenes are usually timed."""
 
 
 def export(
-    checkpoint: Checkpoint,
+    model: str | Path | Checkpoint,
     format_name: str,
     output: str | Path,
     *,
@@ -46,7 +46,7 @@ def export(
     """Write the deployable form of a network as a file, and compare that file with the network.
 
     Args:
-        checkpoint: Network, classes and preprocessing.
+        model: Checkpoint or run folder, name of shipped weights, or what `rtseg.load` returned.
         format_name: Key of `FORMATS`.
         output: Folder that appears, or is replaced, when all is done and checked.
         precision: What the file computes in; its inputs and outputs stay float32.
@@ -65,10 +65,12 @@ def export(
         ConfigError: An option is unknown, or fits neither the network nor the format.
         CheckFailedError: The file does not answer as the network does; nothing is left behind.
         MissingError: A package, compiler or device is not there.
+        CheckpointError: The checkpoint cannot be read.
         DataError: The folder exists already or cannot be written.
     """
     chosen = require_format(format_name, precision)
     require_replaceable(Path(output), CONTENT, overwrite=overwrite)
+    checkpoint = model if isinstance(model, Checkpoint) else load(model)
     _require_float(checkpoint)
     info = checkpoint.info
     preprocess = config.call(Preprocess, info.preprocess, section="preprocess")
