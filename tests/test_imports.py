@@ -33,6 +33,10 @@ TABLE = {
     "data": "config visualize structures",
     "tasks": "losses metrics ops structures",
     "checkpoint": "config models quantization structures",
+    "runtimes": "checkpoint quantization models nn ops structures",
+    "export": (
+        "evaluation runtimes checkpoint config quantization tasks data models nn ops structures"
+    ),
     "evaluation": "runtimes checkpoint config tasks data ops visualize structures",
     "inference": "export runtimes checkpoint config tasks data visualize structures",
     "training": (
