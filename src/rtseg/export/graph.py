@@ -52,7 +52,8 @@ class Graph(nn.Module):
         self.prepare: nn.Module = nn.Identity() if preprocess is None else Normalize(preprocess)
         self.network = network.to(dtype).requires_grad_(requires_grad=False)
         for value in (*self.network.parameters(), *self.network.buffers()):
-            value.data = value.data.clone()  # parts of larger tensors would be saved with those
+            # Parts of larger tensors would be saved with those, and other layouts not at all well.
+            value.data = value.data.clone(memory_format=torch.contiguous_format)
         self.dtype = dtype
         self.choose: Choose = (lambda output, _: output) if choose is None else choose
         self.eval()
