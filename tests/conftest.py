@@ -25,9 +25,11 @@ def _real_data(name: str) -> Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def _cache_of_checks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keep what data checks remember out of the home of whoever runs the tests."""
+    """Keep what is remembered out of the home of whoever runs the tests; run networks by torch."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.delenv("RTSEG_CACHE", raising=False)
+        patch.setenv("RTSEG_RUNTIME", "torch")  # instead of an export for every small network
         yield
 
 

@@ -11,10 +11,11 @@ from typing import Any
 from omegaconf import OmegaConf
 from torch import nn
 
-from rtseg import checkpoint, evaluation, recipe
+from rtseg import evaluation, recipe
 from rtseg.checkpoint import Checkpoint
 from rtseg.data.dataset import Dataset
 from rtseg.data.spec import open_data
+from rtseg.inference.loading import open_model
 from rtseg.inference.predictor import choose_device
 from rtseg.training.run_log import Event
 
@@ -63,10 +64,11 @@ def evaluate(
     workers: int = 0,
     visit: evaluation.Visitor | None = None,
 ) -> evaluation.Evaluation:
-    """Score a checkpoint on one split of a data set, at native label size.
+    """Score a checkpoint or an export on one split of a data set, at native label size.
 
     Args:
-        model: Checkpoint or run folder, or what `rtseg.load` returned.
+        model: Checkpoint, run or exported folder, or what `rtseg.load` returned. Torch runs a
+            checkpoint; what opens its format runs an export.
         data: A data set, or the text that opens one: a native folder, its `data.yaml`,
             `NAME=ROOT` for a built-in reader such as `camvid=data/camvid`, or `synthetic`.
         split: Name of the split; not used if `data` is a data set.
@@ -79,6 +81,6 @@ def evaluate(
         DataError: The data are missing or broken, or have other classes.
     """
     place = choose_device(device)
-    loaded = model if isinstance(model, Checkpoint) else checkpoint.load(model)
+    loaded = model if isinstance(model, Checkpoint) else open_model(model, device=place)
     dataset = open_data(str(data), split) if isinstance(data, str | Path) else data
     return evaluation.score(loaded, dataset, device=place, workers=workers, visit=visit)

@@ -31,6 +31,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -62,6 +63,12 @@ DebugOption = Annotated[
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", help="Option of the data set, such as length=20; repeatable."),
+]
+ModelArgument = Annotated[
+    Path, typer.Argument(help="Checkpoint, run or exported folder, or shipped weights.")
+]
+ThreadsOption = Annotated[
+    int | None, typer.Option(help="Threads to compute with; by default those of torch.", min=1)
 ]
 LINE_INTERVAL = 10.0
 """Seconds between two lines of progress where stderr is no terminal."""

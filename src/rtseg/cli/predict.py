@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rtseg.cli.common import Shared, jsonable, make_table
+from rtseg.cli.common import ModelArgument, Shared, ThreadsOption, jsonable, make_table
 from rtseg.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -22,12 +22,19 @@ if TYPE_CHECKING:
     from rtseg.tasks import Task
 
 RESULTS, SUBMISSION = "results.jsonl", "submission"
+RuntimeOption = Annotated[
+    str,
+    typer.Option(
+        help="auto (the fastest, exported once for this machine), torch (starts at once), "
+        "compile, cudagraph, onnxruntime, openvino, tensorrt, torch_export or aoti."
+    ),
+]
 COUNTED = ("images", "segments", "objects", "pixels")
 """What the summary of an image may count of a class."""
 
 
 def predict(
-    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint or run folder.")],
+    checkpoint: ModelArgument,
     source: Annotated[
         str, typer.Argument(help="Image, folder, quoted pattern, or .txt list of paths.")
     ],
@@ -44,6 +51,8 @@ def predict(
     submission: Annotated[
         str | None, typer.Option(help="Also write files for the server of: cityscapes.")
     ] = None,
+    runtime: RuntimeOption = "auto",
+    threads: ThreadsOption = None,
     shared: Shared,
 ) -> int | None:
     """Segment images and write what was found.
@@ -62,7 +71,9 @@ def predict(
     if not 0 <= alpha <= 1:
         raise ConfigError(f"is {alpha:g}", where="--alpha", fix="use a number from 0 to 1")
     paths = image_paths(source)
-    predictor = Predictor.load(checkpoint, device=shared.device)
+    predictor = Predictor.load(
+        checkpoint, device=shared.device, runtime=runtime, threads=threads, notify=shared.log
+    )
     kind = result_type(predictor.task)
     _refuse_missing(kind, confidence=confidence, polygons=polygons)
     endings = {**kind.ENDINGS}

@@ -9,10 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rtseg.cli.common import Progress, SetOption, Shared, make_table, reader_options
+from rtseg.cli.common import (
+    ModelArgument,
+    Progress,
+    SetOption,
+    Shared,
+    ThreadsOption,
+    make_table,
+    reader_options,
+)
 from rtseg.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
+    from rtseg.checkpoint import Checkpoint
     from rtseg.data.dataset import Dataset
     from rtseg.data.views import Views
     from rtseg.evaluation import Evaluation
@@ -32,7 +41,13 @@ COLUMNS = (
 """Scores of a group of images that a terminal shows; the files hold all."""
 LOOK, REPORT = "How the network looks at an image", "What is reported"
 
-CheckpointArgument = Annotated[Path, typer.Argument(help="Checkpoint folder, or run folder.")]
+RuntimeOption = Annotated[
+    str | None,
+    typer.Option(
+        help="torch (for a checkpoint the default), auto (the fastest; for an export what opens "
+        "it), compile, cudagraph, onnxruntime, openvino, tensorrt, torch_export or aoti."
+    ),
+]
 DataOption = Annotated[
     str, typer.Option(help="data.yaml, native folder, NAME=ROOT (camvid=data/camvid), or NAME.")
 ]
@@ -92,7 +107,7 @@ WorstOption = Annotated[
 
 
 def val(
-    checkpoint: CheckpointArgument,
+    checkpoint: ModelArgument,
     *,
     data: DataOption,
     split: SplitOption = "val",
@@ -109,28 +124,35 @@ def val(
     per_image: PerImageOption = False,
     report: ReportOption = False,
     worst: WorstOption = 8,
+    runtime: RuntimeOption = None,
+    threads: ThreadsOption = None,
     shared: Shared,
 ) -> None:
-    """Score a checkpoint, at native label size unless it was trained with another rule.
+    """Score a checkpoint or an export.
+
+    Scores are those at native label size, unless it was trained with another rule.
 
     Writes metrics.json with the protocol, and what there is of per_class.csv, confusion matrices
     (.png), by_<attribute>.csv, per_image.csv and report.html with its pictures. Several processes
     that torchrun has started share the images.
     """
     refuse_existing(output, FILES, shared)
-    from rtseg.checkpoint import load
     from rtseg.config import call
     from rtseg.data.preprocess import Preprocess
     from rtseg.data.spec import open_data
     from rtseg.data.views import Views
     from rtseg.evaluation import processes, score
+    from rtseg.inference.loading import open_model
     from rtseg.inference.predictor import choose_device
 
     views, windows = Views(scale, read_scales(scales), flip), read_windows(window, stride)
-    loaded, chosen = load(checkpoint), reader_options(options)
+    chosen = reader_options(options)
+    device = choose_device(processes.device_of_process(shared.device))
+    loaded = open_model(
+        checkpoint, runtime=runtime, device=device, threads=threads, notify=shared.log
+    )
     preprocess = call(Preprocess, loaded.info.preprocess, section="preprocess")
     dataset = open_data(data, split, options=chosen)
-    device = choose_device(processes.device_of_process(shared.device))
     with processes.joined(device) as place:
         if place.rank:
             shared = replace(shared, quiet=True, json=False)
@@ -143,7 +165,7 @@ def val(
     protocol = {
         "checkpoint": str(loaded.path), "model": loaded.info.name, "data": data, "split": split,
         "data_options": chosen, "size": preprocess.score_at,
-        "precision": "fp32", "device": str(device), "processes": place.world,
+        **describe_runtime(loaded, threads), "device": str(device), "processes": place.world,
         **describe_looks(views, windows), "preprocess": asdict(preprocess),
     }  # fmt: skip
     if not place.rank:
@@ -174,6 +196,23 @@ def _write(
         **({"by": groups} if groups else {}), "files": files,
     }  # fmt: skip
     shared.finish(document, *score_tables(result), f"written to {output}")
+
+
+def describe_runtime(loaded: Checkpoint, threads: int | None) -> dict[str, Any]:
+    """Return what the protocol of an evaluation says about what ran the network.
+
+    Args:
+        loaded: After it has run: only then it is known what was chosen.
+        threads: As asked for.
+    """
+    import torch
+
+    from rtseg.runtimes import Runtime
+
+    used = {"runtime": "torch", "precision": "fp32"}
+    if isinstance(loaded.model, Runtime):
+        used = {"runtime": loaded.model.engine, "precision": loaded.model.precision}
+    return {**used, "threads": threads or torch.get_num_threads()}
 
 
 def describe_looks(views: Views, windows: Windows | None) -> dict[str, Any]:

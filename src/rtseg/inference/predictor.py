@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -15,19 +14,20 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from rtseg import checkpoint, config
 from rtseg.data.files import read_image
 from rtseg.data.transforms import Preprocess
-from rtseg.errors import CheckpointError, ConfigError, DataError, MissingError, nearest
+from rtseg.errors import ConfigError, DataError, MissingError
+from rtseg.inference.automatic import Automatic, Notify, warn
+from rtseg.inference.loading import open_model, task_and_preprocess
 from rtseg.inference.sources import image_paths, is_single_image
+from rtseg.runtimes import Runtime, deployable
 from rtseg.structures import Result
-from rtseg.tasks import Task, rebuild
+from rtseg.tasks import Task
 
 SMALLEST = 32
 """Smallest height and width of an image, in pixels."""
 FLOAT_SLACK = 0.5
 """How far floats may leave 0..1 (resizing overshoots a little) before they are refused."""
-RUNTIMES = ("auto", "torch")
 _DEEP_MODES = ("I", "F")  # more than 8 bits per channel; I;16 begins alike
 
 ImageLike = str | Path | Image.Image | NDArray[Any] | Tensor
@@ -42,7 +42,8 @@ class Predictor:
 
     Args:
         model: Network that returns the output of the task. Its `deployable()` form is used if it
-            has one; the model itself stays as it is.
+            has one; the model itself stays as it is. Or a `Runtime`, such as
+            `rtseg.runtimes.run_network` returns, or the network of an opened export.
         task: Turns outputs into results.
         preprocess: Size rule and normalization of the training.
         device: `auto` (CUDA if there is one), `cpu`, `cuda` or `cuda:N`.
@@ -62,10 +63,9 @@ class Predictor:
     ) -> None:
         self.device = choose_device(device)
         self.task, self.preprocess = task, preprocess
-        deployable = getattr(model, "deployable", None)
-        network: nn.Module = copy.deepcopy(model) if deployable is None else deployable()
-        network.to(memory_format=torch.channels_last)
-        self.model = network.to(self.device).eval()
+        self.model = deployable(model).to(self.device)
+        # Files take images in one layout; the kernels of torch are faster in the other.
+        self.layout = torch.contiguous_format if isinstance(model, Runtime) else torch.channels_last
 
     @classmethod
     def load(
@@ -73,25 +73,31 @@ class Predictor:
         path: str | Path,
         *,
         device: str = "auto",
-        runtime: Literal["auto", "torch"] = "auto",
+        runtime: str = "auto",
+        threads: int | None = None,
+        notify: Notify = warn,
     ) -> Predictor:
-        """Build a predictor from a checkpoint or run folder.
+        """Build a predictor from a checkpoint, a run, or an export.
 
         Args:
-            path: The folder; of a run `best` is taken, or `last` if there is no `best`.
+            path: The folder; of a run `best` is taken, or `last` if there is no `best`. Or the name
+                of shipped weights.
             device: As for the class.
-            runtime: What runs the network; torch is the only one.
+            runtime: What runs the network, a key of `rtseg.runtimes.RUNTIMES`. `torch` starts at
+                once. `auto` takes the fastest on a CPU: the first image of a network makes an
+                export, which takes up to a minute, once for this machine; the environment variable
+                RTSEG_RUNTIME names another default. For an export it is what opens its format.
+            threads: Threads to compute with; those of torch if left out.
+            notify: Called with a line whenever something takes long, and with what came of it; by
+                default it is a warning.
 
         Raises:
             CheckpointError: Nothing there, damaged, or of an unknown task.
             ConfigError: The runtime or the device has no such name.
-            MissingError: The device is not there.
+            MissingError: The device or the runtime is not there.
         """
-        if runtime not in RUNTIMES:
-            close = nearest(runtime, RUNTIMES, count=1)[0]
-            raise ConfigError(f"runtime {runtime!r} is unknown", fix=f"did you mean {close!r}?")
-        choose_device(device)  # before the weights are read
-        loaded = checkpoint.load(path)
+        place = choose_device(device)
+        loaded = open_model(path, runtime=runtime, device=place, threads=threads, notify=notify)
         task, preprocess = task_and_preprocess(loaded)
         return cls(loaded.model, task, preprocess, device=device)
 
@@ -171,10 +177,14 @@ class Predictor:
         pixels, source = read_pixels(image)
         clock.append(time.perf_counter())
         fitted = self.preprocess.fit(pixels, path=source)
-        batch = fitted.image.unsqueeze(0).contiguous(memory_format=torch.channels_last)
+        batch = fitted.image.unsqueeze(0).contiguous(memory_format=self.layout)
         batch = batch.to(self.device)
         self._synchronize()
         clock.append(time.perf_counter())
+        if isinstance(self.model, Automatic):
+            self.model.choose((batch.shape[-2], batch.shape[-1]))
+            waited = time.perf_counter() - clock[-1]  # which is no part of the time of this image
+            clock = [stamp + waited for stamp in clock]
         output = self.model(batch)
         self._synchronize()
         clock.append(time.perf_counter())
@@ -188,21 +198,6 @@ class Predictor:
     def _synchronize(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-
-
-def task_and_preprocess(loaded: checkpoint.Checkpoint) -> tuple[Task, Preprocess]:
-    """Build the task and the preprocessing that a checkpoint was trained with.
-
-    Raises:
-        CheckpointError: Its `config.json` names an unknown task, option or preprocessing.
-    """
-    info, where = loaded.info, str(loaded.path / checkpoint.CONFIG)
-    try:
-        task = rebuild(info.task, info.classes, info.recipe.get("task", {}))
-        preprocess = config.call(Preprocess, info.preprocess, section="preprocess")
-    except ConfigError as error:
-        raise CheckpointError(error.what, where=where, fix="update rtseg") from None
-    return task, preprocess
 
 
 def choose_device(name: str) -> torch.device:
