@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rtseg.api import evaluate, train
+    from rtseg.benchmark.runs import benchmark
     from rtseg.checkpoint import create_model, list_models, load
     from rtseg.errors import RtsegError
     from rtseg.export import export
@@ -23,6 +24,7 @@ __all__ = [
     "Predictor",
     "RtsegError",
     "SemanticResult",
+    "benchmark",
     "create_model",
     "evaluate",
     "export",
@@ -36,6 +38,7 @@ _PLACES = {
     "Predictor": "rtseg.inference.predictor",
     "RtsegError": "rtseg.errors",
     "SemanticResult": "rtseg.structures",
+    "benchmark": "rtseg.benchmark.runs",
     "create_model": "rtseg.checkpoint",
     "evaluate": "rtseg.api",
     "export": "rtseg.export",

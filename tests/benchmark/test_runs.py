@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+import rtseg
 from inference.tiny import write_checkpoint
 from rtseg.benchmark import runs
 from rtseg.benchmark.latency import Protocol
@@ -72,6 +73,10 @@ def test_an_engine_that_fails_stops_no_other(letters: Any) -> None:
     assert "latency" not in found[0]
     assert found[1]["error"] is None
     assert log.count("a") == 5
+
+
+def test_the_public_function_keeps_its_name_beside_the_package() -> None:
+    assert rtseg.benchmark is benchmark
 
 
 @pytest.mark.parametrize(
