@@ -153,8 +153,8 @@ def test_every_file_of_models_has_a_name_in_the_table() -> None:
         for builder in MODELS.values()
     ]
     assert files
-    # Blocks that would make the file of a network too long may stand beside it.
-    files -= {f"{name}_blocks" for name in files}
+    # What would make the file of a network too long may stand beside it.
+    files -= {f"{name}_{part}" for name in files for part in ("blocks", "deploy")}
     assert files == {builder.__module__.rsplit(".", 1)[-1] for builder in builders}
 
 

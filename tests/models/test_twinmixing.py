@@ -446,10 +446,10 @@ def test_single_task_has_nothing_of_the_other(task: str) -> None:
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_deployable_copy_equals_the_original(name: str) -> None:
+def test_folded_copy_equals_the_original(name: str) -> None:
     model = warm(VARIANTS[name]())
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    fused = model.deployable()
+    fused = model.folded()
     kept = [type(m) for m in fused.modules()].count(nn.BatchNorm2d)
     assert kept == sum(isinstance(m, EPM) for m in model.modules())
     images = torch.rand(1, 3, 32, 64)

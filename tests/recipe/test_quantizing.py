@@ -101,7 +101,7 @@ def test_without_weights_to_start_from_the_run_says_so(file: Path, tmp_path: Pat
     assert isinstance(plan.model, QuantizedNetwork)
     first = plan.model.get_submodule("network.encoder.stem.spatial.conv")
     layer = next(module for module in first.modules() if isinstance(module, QuantizedLayer))
-    trained = rtseg.load(tmp_path / "float").model.deployable()  # type: ignore[operator]
+    trained = rtseg.load(tmp_path / "float").model.folded()  # type: ignore[operator]
     assert torch.equal(layer.layer.weight, trained.encoder.stem.spatial.conv.weight)
 
 

@@ -61,7 +61,7 @@ from __future__ import annotations
 import copy
 import math
 from functools import partial
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
@@ -70,6 +70,9 @@ from rtseg.nn.conv import ConvNormAct, NormAct
 from rtseg.nn.depthwise import DepthwiseConv2d
 from rtseg.nn.fuse import fuse_batch_norms, fuse_conv_norm
 from rtseg.structures import RoadLaneOutput
+
+if TYPE_CHECKING:
+    from rtseg.models.twinmixing_deploy import DeployedTwinMixing
 
 Groups = Literal["auto"] | int
 Branches = Literal["both", "coarse", "fine"]
@@ -296,20 +299,26 @@ class PCAA(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to the same shape; H must divide by 2 and W by 4."""
-        size = x.shape[-2:]
-        maps = _patches(self.maps(x))  # (B, N, T, K): T pixels in each of N patches
-        pixels = _patches(x)  # (B, N, T, C)
+        pixels = _patches(x)  # (B, N, T, C): T pixels in each of N patches
+        attended = self.attend(_patches(self.maps(x)), pixels, self.query(pixels))
+        added: Tensor = self.project(_image(attended, x.shape[-2:]))
+        return x + added
+
+    def attend(self, maps: Tensor, pixels: Tensor, query: Tensor) -> Tensor:
+        """Attend from queries (B, N, T, C/2), given maps (B, N, T, K) and pixels (B, N, T, C).
+
+        Returns:
+            What each pixel found (B, N, T, C/2).
+        """
         confidence = torch.sigmoid(maps.mean(dim=2)).unsqueeze(-1)  # (B, N, K, 1)
         shares = maps.softmax(dim=2).transpose(2, 3)  # (B, N, K, T)
         centres = torch.matmul(shares, pixels) * confidence  # (B, N, K, C)
         mixed = self.patch_act(self.between_patches(centres) + centres)
         centres = self.between_channels(mixed)
         overall = self.global_act(self.over_patches(centres))  # (B, 1, K, C)
-        scores = torch.matmul(self.query(pixels), self.key(centres).transpose(2, 3))
+        scores = torch.matmul(query, self.key(centres).transpose(2, 3))
         weights = scores.softmax(dim=-1)  # (B, N, T, K)
-        attended = torch.matmul(weights, self.value(overall))  # (B, N, T, C/2)
-        added: Tensor = self.project(_image(attended, size))
-        return x + added
+        return torch.matmul(weights, self.value(overall))
 
 
 def _patches(x: Tensor) -> Tensor:
@@ -502,7 +511,7 @@ class TwinMixing(nn.Module):
         Raises:
             ValueError: H is no multiple of 16, or W none of 32.
         """
-        _check_size(*images.shape[-2:])
+        check_size(*images.shape[-2:])
         half = self.pool(images)
         quarter = self.pool(half)
         features = self.encoder(images, half, quarter)  # (B, 2P, H/8, W/8)
@@ -511,10 +520,16 @@ class TwinMixing(nn.Module):
             lane=None if self.lane is None else self.lane(features, half, quarter),
         )
 
-    def deployable(self) -> TwinMixing:
+    def deployable(self) -> DeployedTwinMixing:
+        """Return the same function for evaluation, in fewer and denser layers; see its file."""
+        from rtseg.models.twinmixing_deploy import DeployedTwinMixing
+
+        return DeployedTwinMixing(self.folded())
+
+    def folded(self) -> TwinMixing:
         """Return a copy for evaluation with batch norms folded into the convolutions before them.
 
-        The norm of an EPM follows a concatenation and stays.
+        The norm of an EPM follows a concatenation and stays; so do all other layers.
         """
         clone = copy.deepcopy(self).eval()
         fuse_batch_norms(clone)
@@ -528,7 +543,12 @@ class TwinMixing(nn.Module):
         return clone
 
 
-def _check_size(height: int, width: int) -> None:
+def check_size(height: int, width: int) -> None:
+    """Check the size of an image.
+
+    Raises:
+        ValueError: The height is no multiple of 16, or the width none of 32.
+    """
     if height % 16 or width % 32:
         fitting = f"{-(-height // 16) * 16}x{-(-width // 32) * 32}"
         raise ValueError(

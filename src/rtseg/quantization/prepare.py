@@ -52,7 +52,8 @@ class QuantizedNetwork(nn.Module):
 def prepare(model: nn.Module, *, float_layers: Sequence[str] = ()) -> QuantizedNetwork:
     """Return a copy that computes with rounded values, in evaluation mode, its ranges still empty.
 
-    Batch norms behind convolutions are folded in first (`deployable`), as they are in engines.
+    Batch norms behind convolutions are folded in first, as they are in engines: by `folded` where a
+    network's `deployable` does more than that, such as filling up layers with zeros.
 
     Args:
         model: A network with `deployable`.
@@ -64,14 +65,14 @@ def prepare(model: nn.Module, *, float_layers: Sequence[str] = ()) -> QuantizedN
     """
     if isinstance(model, QuantizedNetwork):
         raise ConfigError("the network is quantized already", fix="start from the float network")
-    deployable = getattr(model, "deployable", None)
-    if deployable is None:
+    fold = getattr(model, "folded", None) or getattr(model, "deployable", None)
+    if fold is None:
         raise ConfigError(
             f"{type(model).__name__} has no method deployable",
             where="quantize",
             fix="let it return a copy with batch norms folded in",
         )
-    network: nn.Module = deployable().eval()
+    network: nn.Module = fold().eval()
     trace = _watch(network)
     layers = {
         name: module

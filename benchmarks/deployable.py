@@ -1,0 +1,292 @@
+"""Speed of networks as they are deployed against eager PyTorch and plain exports, in one run.
+
+Every way of running a network has a process of its own, because engines disturb each other. The
+processes take turns of a few images each until all have had their rounds; a way's time is the
+median of its rounds, a ratio the median of the ratios within rounds. Weights are random, norms
+have plausible statistics; the share of pixels with the same class as eager float32 is reported.
+
+    python benchmarks/deployable.py --models twinmixing_base lsa_binet --output speed.json
+
+Ways: `eager` is the trained network in float32; `plain` the same network exported as it is;
+the others run its `deployable()` copy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Arrays = list[NDArray[Any]]
+SIZES = {"twinmixing": (384, 640)}
+"""Size of the input by the first part of a model's name."""
+DEFAULT_SIZE = (512, 1024)
+MODELS = (
+    "twinmixing_tiny", "twinmixing_base", "lsa_binet", "bsdnet_s", "bsdnet_b",
+    "bisenetformer_stdc1", "bisegunet_edge",
+)  # fmt: skip
+WAYS = {
+    "eager": ("torch", False, "f32"),
+    "eager deployable": ("torch", True, "f32"),
+    "onnxruntime plain": ("onnxruntime", False, "f32"),
+    "onnxruntime": ("onnxruntime", True, "f32"),
+    "openvino plain f32": ("openvino", False, "f32"),
+    "openvino plain bf16": ("openvino", False, "bf16"),
+    "openvino f32": ("openvino", True, "f32"),
+    "openvino bf16": ("openvino", True, "bf16"),
+}
+"""Engine, whether the network is its `deployable()` copy, and precision."""
+DEFAULT_WAYS = ("eager", "openvino plain bf16", "openvino f32", "openvino bf16")
+EXPENSIVE = 3
+"""Layers that are listed."""
+
+
+def build(name: str, *, deployable: bool) -> Any:
+    """Return a network in evaluation mode whose batch norms have seen something."""
+    import torch
+    from torch import nn
+
+    from rtseg.checkpoint import class_count, create_model
+
+    torch.manual_seed(0)
+    model = create_model(name, class_count(name, 19))
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            assert module.running_mean is not None
+            assert module.running_var is not None
+            module.running_mean.normal_(std=0.1)
+            module.running_var.uniform_(0.7, 1.5)
+            nn.init.uniform_(module.weight, 0.7, 1.3)
+            nn.init.normal_(module.bias, std=0.1)
+    model.eval().requires_grad_(requires_grad=False)
+    return model.deployable() if deployable else model
+
+
+def images(name: str, size: tuple[int, int]) -> NDArray[np.float32]:
+    """Return one smooth random image, in the range that the network is trained on."""
+    rng = np.random.default_rng(0)
+    coarse = rng.uniform(0, 1, (1, 3, size[0] // 32, size[1] // 32))
+    smooth = coarse.repeat(32, axis=2).repeat(32, axis=3) + rng.normal(0, 0.05, (1, 3, *size))
+    factor, shift = (1.0, 0.0) if name.startswith("twinmixing") else (4.0, -2.0)
+    return (smooth * factor + shift).astype(np.float32)
+
+
+def prepare(
+    name: str, way: str, size: tuple[int, int], threads: int, *, profile: bool = False
+) -> Any:
+    """Return a function from an image to the arrays of the output; for OpenVINO its request."""
+    import torch
+
+    engine, deployable, precision = WAYS[way]
+    torch.set_num_threads(threads)
+    model = build(name, deployable=deployable)
+    if engine == "torch":
+        return lambda image: _run_torch(model, image)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "model.onnx"
+        example = torch.from_numpy(images(name, size))
+        torch.onnx.export(model, (example,), str(file), dynamo=True, verbose=False)
+        if engine == "onnxruntime":
+            return _onnxruntime(file, threads)
+        return _openvino(file, threads, precision, profile=profile)
+
+
+def _run_torch(model: Any, image: NDArray[np.float32]) -> Arrays:
+    import torch
+
+    with torch.inference_mode():
+        output = model(torch.from_numpy(image))
+    return [item.numpy() for item in output if isinstance(item, torch.Tensor)]
+
+
+def _onnxruntime(file: Path, threads: int) -> Callable[[NDArray[np.float32]], Arrays]:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    session = onnxruntime.InferenceSession(str(file), options)
+    name = session.get_inputs()[0].name
+    return lambda image: session.run(None, {name: image})
+
+
+def _openvino(file: Path, threads: int, precision: str, *, profile: bool) -> Any:
+    import openvino
+
+    settings = {
+        "INFERENCE_NUM_THREADS": threads,
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": precision,
+        "PERF_COUNT": profile,
+    }
+    compiled = openvino.Core().compile_model(str(file), "CPU", settings)
+    request = compiled.create_infer_request()
+    if profile:
+        return request
+    outputs = range(len(compiled.outputs))
+
+    def run(image: NDArray[np.float32]) -> Arrays:
+        request.infer([image], share_inputs=True)
+        return [request.get_output_tensor(index).data for index in outputs]
+
+    return run
+
+
+def expensive_layers(name: str, size: tuple[int, int], threads: int, way: str) -> list[Any]:
+    """Return the most expensive layers of OpenVINO: what they are, and microseconds."""
+    request = prepare(name, way, size, threads, profile=True)
+    image = images(name, size)
+    seen: dict[str, tuple[str, list[float]]] = {}
+    for _ in range(25):
+        request.infer([image])
+        for layer in request.profiling_info:
+            kind = f"{layer.node_type} {layer.exec_type}"
+            micros = layer.real_time.total_seconds() * 1e6
+            seen.setdefault(layer.node_name, (kind, []))[1].append(micros)
+    rows = [
+        {"layer": layer, "kind": kind, "microseconds": round(statistics.median(times[5:]))}
+        for layer, (kind, times) in seen.items()
+    ]
+    return sorted(rows, key=lambda row: -int(str(row["microseconds"])))[:EXPENSIVE]
+
+
+def classes(output: Arrays) -> Arrays:
+    """Return the best class of every pixel (or query) of each output."""
+    return [item.argmax(axis=1).astype(np.uint8) for item in output]
+
+
+def serve(name: str, way: str, size: tuple[int, int], threads: int, pipe: Any) -> None:
+    """Run a network in this process, a few images whenever it is asked to."""
+    run = prepare(name, way, size, threads)
+    image = images(name, size)
+    pipe.send(classes(run(image)))
+    while count := pipe.recv():
+        run(image)  # the caches belong to another process
+        seconds = []
+        for _ in range(count):
+            began = time.perf_counter()
+            run(image)
+            seconds.append(time.perf_counter() - began)
+        pipe.send(seconds)
+
+
+def measure(name: str, ways: list[str], arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the row of a network: milliseconds, ratios and agreement of every way."""
+    size = SIZES.get(name.split("_")[0], DEFAULT_SIZE)
+    context = multiprocessing.get_context("spawn")
+    children: dict[str, Any] = {}
+    first: dict[str, Arrays] = {}
+    for way in ways:
+        here, there = context.Pipe()
+        child = context.Process(target=serve, args=(name, way, size, arguments.threads, there))
+        child.start()
+        there.close()
+        children[way] = (child, here)
+        first[way] = here.recv()
+    rounds: dict[str, list[float]] = {way: [] for way in ways}
+    for _ in range(arguments.rounds):
+        for way, (_, pipe) in children.items():
+            pipe.send(arguments.images)
+            rounds[way].append(1000 * statistics.median(pipe.recv()))
+    for child, pipe in children.values():
+        pipe.send(0)
+        child.join()
+    return {"model": name, "size": size, **summary(rounds, first), "layers": {
+        way: in_child(expensive_layers, name, size, arguments.threads, way)
+        for way in ways if way.startswith("openvino")
+    }}  # fmt: skip
+
+
+def summary(rounds: dict[str, list[float]], first: dict[str, Arrays]) -> dict[str, Any]:
+    """Return medians, ratios to the first way within rounds, and equal classes."""
+    base, *_ = rounds
+    return {
+        "milliseconds": {way: round(statistics.median(times), 2) for way, times in rounds.items()},
+        "speedup": {
+            way: round(
+                statistics.median(a / b for a, b in zip(rounds[base], times, strict=True)), 2
+            )
+            for way, times in rounds.items()
+        },
+        "same_class": {
+            way: [
+                round(float(np.mean(a == b)), 5) for a, b in zip(first[base], output, strict=True)
+            ]
+            for way, output in first.items()
+        },
+    }
+
+
+def in_child(target: Callable[..., Any], *parameters: Any) -> Any:
+    """Return what a function returns in a fresh process."""
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(1) as pool:
+        return pool.apply(target, parameters)
+
+
+def processor() -> str:
+    """Return the name of the processor and the instructions that matter here."""
+    text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    facts = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+    values = {key.strip(): value.strip() for key, value in facts.items()}
+    known = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16")
+    return f"{values['model name']}; " + " ".join(f for f in known if f in values["flags"].split())
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of the engines."""
+    from importlib.metadata import version
+
+    return {name: version(name) for name in ("torch", "onnx", "onnxruntime", "openvino")}
+
+
+def main() -> None:
+    """Measure networks one after the other and print a row for each way."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--models", nargs="*", default=list(MODELS))
+    parser.add_argument("--ways", nargs="*", default=list(DEFAULT_WAYS), choices=list(WAYS))
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--images", type=int, default=5, help="images per round")
+    parser.add_argument("--note", default="", help="such as: machine shared")
+    parser.add_argument("--output", type=Path)
+    arguments = parser.parse_args()
+    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # threads that wait must not take turns of others
+    rows = []
+    for name in arguments.models:
+        row = measure(name, arguments.ways, arguments)
+        rows.append(row)
+        print(f"{name} {row['size'][0]}x{row['size'][1]}, speed as a multiple of the first")
+        for way, milliseconds in row["milliseconds"].items():
+            print(
+                f"  {way:20s} {milliseconds:8.2f} ms {row['speedup'][way]:6.2f}x  "
+                f"same class {min(row['same_class'][way]):.4f}"
+            )
+            for layer in row["layers"].get(way, []):
+                print(f"    {layer['microseconds']:6d} us  {layer['kind']}  {layer['layer']}")
+    if arguments.output:
+        facts = {
+            "processor": processor(),
+            "threads": arguments.threads,
+            "batch": 1,
+            "rounds": arguments.rounds,
+            "images_per_round": arguments.images,
+            "note": arguments.note,
+            "versions": versions(),
+        }
+        document = {"protocol": facts, "rows": rows}
+        arguments.output.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
