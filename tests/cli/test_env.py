@@ -13,6 +13,7 @@ import torch
 from rtseg.cli.env import PACKAGES
 from rtseg.cli.main import main
 from rtseg.ops import native
+from rtseg.runtimes import RUNTIMES
 
 
 def test_versions_and_hardware_are_those_of_this_process(
@@ -28,6 +29,9 @@ def test_versions_and_hardware_are_those_of_this_process(
     assert document["processor"]["torch_kernels"] == torch.backends.cpu.get_cpu_capability()
     assert document["processor"]["rtseg_kernels"] == native.active()
     assert len(document["cuda"]["devices"]) == torch.cuda.device_count()
+    expected = {"torch", "compile", "torch_export", "aoti"}
+    assert expected <= set(document["runtimes"]) <= set(RUNTIMES)
+    assert ("cudagraph" in document["runtimes"]) == torch.cuda.is_available()
     assert main(["env"]) == 0
     text = capsys.readouterr().out
     assert importlib.metadata.version("torch") in text

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import importlib.metadata
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -258,7 +260,23 @@ def test_every_runtime_is_in_one_table() -> None:
     assert set(RUNTIMES) == set(NETWORKS) | set(ENGINES)
     assert all(RUNTIMES[name] == () for name in NETWORKS)
     assert RUNTIMES["openvino"][0] == "openvino"
-    assert "torch_export" in installed()
+    assert installed()["torch_export"] == importlib.metadata.version("torch")
+    assert "tensorrt" not in installed("cpu")
+    assert "openvino" not in installed("cuda")
+
+
+def test_versions_are_found_under_both_names_of_a_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = {"onnxruntime-gpu": "9.8"}
+
+    def version(name: str) -> str:
+        if name not in known:
+            raise importlib.metadata.PackageNotFoundError
+        return known[name]
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    assert installed()["onnxruntime"] == "9.8"
+    assert installed()["openvino"] == "of unknown version"
 
 
 def test_a_missing_engine_names_its_extra(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

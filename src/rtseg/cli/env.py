@@ -24,6 +24,7 @@ def env(*, shared: Shared) -> None:
     """Show versions and hardware, for bug reports."""
     document = describe()
     hardware = {**document["system"], **document["processor"], "cuda": _cuda_line(document["cuda"])}
+    hardware["runtimes"] = ", ".join(document["runtimes"])
     shared.finish(
         document,
         make_table("", ["system", ""], list(hardware.items())),
@@ -37,6 +38,7 @@ def describe() -> dict[str, Any]:
         "system": {"python": platform.python_version(), "platform": platform.platform()},
         "processor": _processor(),
         "cuda": _cuda(),
+        "runtimes": _runtimes(),
         "packages": versions(),
     }
 
@@ -50,6 +52,17 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
+
+
+def _runtimes() -> list[str]:
+    """Return what can run networks here."""
+    import torch
+
+    from rtseg.runtimes import NETWORKS, installed
+
+    if torch.cuda.is_available():
+        return [*NETWORKS, *{**installed("cpu"), **installed("cuda")}]
+    return [*(name for name in NETWORKS if name != "cudagraph"), *installed("cpu")]
 
 
 def _processor() -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import importlib.util
@@ -93,10 +94,17 @@ def installed(device: str | torch.device = "cpu") -> dict[str, str]:
     """Return the engines that are installed for a device, each with its version."""
     kind = torch.device(device).type
     return {
-        name: importlib.metadata.version(engine.package)
+        name: _version(engine.package)
         for name, engine in ENGINES.items()
         if kind in engine.devices and importlib.util.find_spec(engine.package) is not None
     }
+
+
+def _version(package: str) -> str:
+    for name in (package, f"{package}-gpu"):  # onnxruntime goes by two names
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            return importlib.metadata.version(name)
+    return "of unknown version"
 
 
 def _choose(runtime: str, manifest: Manifest, device: torch.device, *, where: Path) -> str:
