@@ -88,6 +88,7 @@ def test_every_variant_finds_the_best_class(classes: int, dtype: torch.dtype) ->
     for shape, size in (((5, 11), (40, 88)), ((13, 20), (15, 40)), ((20, 40), (7, 11))):
         logits = torch.randn(2 if classes < 20 else 1, classes, *shape).to(dtype)
         expected = resize_argmax_reference(logits, size)
+        assert expected.dtype == (torch.uint8 if classes <= 256 else torch.int64)
         for variant in variants():
             for layout in LAYOUTS:
                 got = native.resize_argmax(

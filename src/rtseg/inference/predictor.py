@@ -176,7 +176,8 @@ class Predictor:
         clock = [time.perf_counter()]
         pixels, source = read_pixels(image)
         clock.append(time.perf_counter())
-        fitted = self.preprocess.fit(pixels, path=source)
+        planar = self.layout == torch.contiguous_format
+        fitted = self.preprocess.fit(pixels, path=source, planar=planar)
         batch = fitted.image.unsqueeze(0).contiguous(memory_format=self.layout)
         batch = batch.to(self.device)
         self._synchronize()
