@@ -219,7 +219,7 @@ def test_without_an_engine_torch_runs_and_says_what_to_install(
     monkeypatch.setattr(automatic, "installed", lambda *_: {})
     assert used(shop.open(folder)) == ("torch", "fp32")
     assert shop.notes == [
-        "torch runs the network (no faster engine is installed; pip install 'rtseg[openvino]')"
+        "torch runs the network (no faster engine is installed; pip install 'rtseg[onnx,openvino]')"
     ]
     with pytest.raises(MissingError, match="'openvino' is not installed for cpu; install openvino"):
         shop.open(folder, runtime="openvino")

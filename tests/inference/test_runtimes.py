@@ -176,7 +176,6 @@ def test_engines_run_a_real_checkpoint_from_the_command_line(
 def test_val_scores_an_export_like_its_checkpoint(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path / "checkpoint")
     export(checkpoint.load(folder), "onnx", tmp_path / "export", size=(64, 96))
-    pairs = enumerate(CLASSES)
     rows = {
         str(index): {"name": item.name, "color": item.color} for index, item in enumerate(CLASSES)
     }

@@ -205,7 +205,7 @@ class Automatic(Runtime):
         """Return what was found to be best, or plain torch if nothing else can run it."""
         engine = next((name for name in CANDIDATES if name in installed()), None)
         if engine is None:
-            return self._torch("no faster engine is installed; pip install 'rtseg[openvino]'")
+            return self._torch("no faster engine is installed; pip install 'rtseg[onnx,openvino]'")
         try:
             known = self._keeper().decision(size, self.threads)
             decision = known or self._decide(engine, size)
