@@ -191,12 +191,13 @@ def measure_all(given: argparse.Namespace, protocol: Protocol) -> list[dict[str,
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        subjects = [find_subject(name, folder=place, size=(height, width)) for name in given.ours]
-        peers = {name: complexity(name, (height, width)) for name in installed()}
+        size = (height, width)
+        subjects = [find_subject(name, folder=place, size=size) for name in given.ours]
+        peers = {name: complexity(name, size) for name in installed()}
         for scope, (runtime, precision) in itertools.product(given.scopes, WAYS):
             common = {
                 "scope": scope, "runtime": runtime, "precision": precision, "batch": 1,
-                "device": "cpu", "threads": given.threads, "size": [height, width],
+                "device": "cpu", "threads": given.threads, "size": list(size),
             }  # fmt: skip
             job = {"protocol": list(protocol), "source_images": None}
             own = [{**subject.row(), **common} for subject in subjects]

@@ -62,7 +62,6 @@ def test_files_are_read_and_drawn_in_turn(net: Path, tmp_path: Path) -> None:
     for number, size in enumerate(((40, 56), (48, 64))):
         write_image(tmp_path / f"{number}.png", *size)
     prepared = prepare(job(net, scope="stream", batch=1, source_images=str(tmp_path)))
-    assert prepared.facts["size"] == [40, 56]
     for _ in range(3):
         prepared.call()
     assert prepared.finish()["stages_ms"]["read"] > 0

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 import rtseg
-from inference.tiny import write_checkpoint
+from inference.tiny import write_checkpoint, write_image
 from rtseg.benchmark import runs
 from rtseg.benchmark.latency import Protocol
 from rtseg.benchmark.runs import Spec, benchmark, measure
-from rtseg.errors import ConfigError
+from rtseg.errors import ConfigError, DataError
 
 CHILD = """
 import json, sys, time
@@ -73,6 +73,23 @@ def test_an_engine_that_fails_stops_no_other(letters: Any) -> None:
     assert "latency" not in found[0]
     assert found[1]["error"] is None
     assert log.count("a") == 5
+
+
+def test_a_stream_has_the_size_of_its_first_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs: list[dict[str, Any]] = []
+    monkeypatch.setattr(runs, "measure", lambda specs, *_, **__: jobs.append(specs[0].job) or [
+        {"error": {"message": "", "exit_code": 1}}
+    ])  # fmt: skip
+    net = write_checkpoint(tmp_path / "net")
+    write_image(tmp_path / "in" / "a.png", 41, 56)
+    write_image(tmp_path / "in" / "b.png", 64, 64)
+    (row,) = benchmark(net, scope="stream", source=tmp_path / "in", size=(96, 96))["rows"]
+    assert row["size"] == jobs[0]["size"] == [41, 56]
+    assert row["complexity"]["size"] == [48, 56]
+    with pytest.raises(DataError, match="does not exist"):
+        benchmark(net, scope="stream", source=tmp_path / "none")
 
 
 def test_the_public_function_keeps_its_name_beside_the_package() -> None:

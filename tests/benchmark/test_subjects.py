@@ -49,6 +49,24 @@ def test_a_folder_goes_before_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert find_subject("lsa_binet", folder=tmp_path).name == "dabnet"
 
 
+def test_an_image_is_padded_and_a_tensor_is_not(tmp_path: Path) -> None:
+    net = write_checkpoint(tmp_path / "net")  # its stride is 8
+    tensor = find_subject(net, folder=tmp_path, size=(41, 64))
+    image = find_subject(net, folder=tmp_path, size=(41, 64), fit="image")
+    assert (tensor.size, tensor.input_size) == ((41, 64), (41, 64))
+    assert (image.size, image.input_size) == ((41, 64), (48, 64))
+    assert image.row()["size"] == [41, 64]
+    assert image.complexity["size"] == [48, 64]
+    assert image.complexity["macs"] > tensor.complexity["macs"]
+
+
+def test_a_size_that_a_network_does_not_take_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--size: the image is 100x100, .* pad it to 112x128"):
+        find_subject("twinmixing_nano", folder=tmp_path, size=(100, 100))
+    found = find_subject("twinmixing_nano", folder=tmp_path, size=(100, 100), fit="image")
+    assert found.input_size == (128, 128)
+
+
 def test_what_is_not_there_is_explained(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"does not exist; .* a network such as bsdnet_s,"):
         find_subject("bsdnet_ss", folder=tmp_path)
@@ -66,7 +84,7 @@ def test_costs_are_those_of_the_pages_of_the_networks() -> None:
     assert found["gflops"] == 2 * found["macs"] / 1e9
 
 
-@pytest.mark.parametrize("name", ["twinmixing_nano", "lsa_binet", "bisegunet_edge"])
+@pytest.mark.parametrize("name", ["lsa_binet", "bisegunet_edge"])
 def test_folding_batch_norms_saves_parameters_and_changes_no_products(name: str) -> None:
     classes = CITYSCAPES_CLASSES
     found = complexity_of(ModelInfo(name, {}, "", classes, {}), (64, 64))

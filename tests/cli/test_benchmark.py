@@ -9,6 +9,7 @@ from PIL import Image
 
 from benchmark.documents import document, failed, row
 from inference.tiny import write_checkpoint, write_image
+from rtseg.benchmark import runs
 from rtseg.cli.main import main
 
 
@@ -77,7 +78,7 @@ def test_one_failure_gives_its_exit_code_and_keeps_the_rest(
 ) -> None:
     content = document(row("good"), failed("bad", scope="model"))
     content["rows"][1]["error"] = {"message": "tensorrt is not installed", "exit_code": 5}
-    monkeypatch.setattr("rtseg.benchmark.runs.benchmark", lambda *_, **__: content)
+    monkeypatch.setattr(runs, "benchmark", lambda *_, **__: content)
     assert main(["benchmark", "good", "--json"]) == 5
     shown = capsys.readouterr()
     assert [item["network"] for item in json.loads(shown.out)["rows"]] == ["good", "bad"]
@@ -91,7 +92,7 @@ def test_options_arrive_as_they_are_meant(monkeypatch: pytest.MonkeyPatch) -> No
         given.append((networks, options))
         return document(row())
 
-    monkeypatch.setattr("rtseg.benchmark.runs.benchmark", fake)
+    monkeypatch.setattr(runs, "benchmark", fake)
     words = (
         "benchmark a b --runtime torch,openvino --precision fp32, --size 64x96 --batch 1,4"
         " --threads 2 --protocol twinmixing --rounds 3 --roofline --device cpu --quiet"

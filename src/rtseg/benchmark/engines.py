@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from rtseg import checkpoint
 from rtseg.benchmark.child import Prepared, serve
 from rtseg.checkpoint import Checkpoint
-from rtseg.data.files import read_image
 from rtseg.data.synthetic import Synthetic
-from rtseg.inference.predictor import Predictor, task_and_preprocess
+from rtseg.inference.loading import task_and_preprocess
+from rtseg.inference.predictor import Predictor
 from rtseg.inference.sources import image_paths
 from rtseg.runtimes import ENGINES, NETWORKS, Runtime, open_export, run_network
 
@@ -97,8 +97,7 @@ def _image(opened: Checkpoint, job: dict[str, Any]) -> Prepared:
 def _files(opened: Checkpoint, job: dict[str, Any]) -> Prepared:
     """Time image files up to overlays, one file per call, over and over."""
     predictor = Predictor(opened.model, *task_and_preprocess(opened), device=job["device"])
-    paths = image_paths(job["source_images"])
-    endless = itertools.cycle(paths)
+    endless = itertools.cycle(image_paths(job["source_images"]))
     stages: list[Mapping[str, float]] = []
 
     def call() -> None:
@@ -106,8 +105,7 @@ def _files(opened: Checkpoint, job: dict[str, Any]) -> Prepared:
         result.plot()
         stages.append(result.timing)
 
-    height, width = read_image(paths[0]).shape[:2]
-    return Prepared(call, {"size": [height, width]}, lambda: _medians(stages))
+    return Prepared(call, {}, lambda: _medians(stages))
 
 
 def scenes(size: tuple[int, int], count: int) -> NDArray[np.uint8]:

@@ -23,8 +23,10 @@ from rtseg.benchmark.subjects import (
     runtimes_of,
 )
 from rtseg.checkpoint import Checkpoint, git_revision, versions
+from rtseg.data.files import read_image
 from rtseg.errors import ConfigError, RtsegError, nearest
 from rtseg.inference.predictor import choose_device
+from rtseg.inference.sources import image_paths
 
 Log = Callable[[str], None]
 Scope = Literal["model", "e2e", "stream"]
@@ -67,7 +69,7 @@ def benchmark(
             is made first. By default `torch`, and for an exported folder the engine that it is for.
         precision: `fp32`, `bf16`, `fp16`. An exported folder has its own.
         batch: Images of a call; with `e2e` and `stream` 1 only.
-        size: (H, W) of an image; the paper's by default.
+        size: (H, W) of an image; by default the paper's, or in `stream` that of the first image.
         scope: `model`, `e2e` or `stream`, as `report` describes them.
         source: Images of `stream`: folder, pattern or list.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
@@ -89,11 +91,16 @@ def benchmark(
     _check(scope, source, batch)
     kinds = _precisions(precision)
     place = str(choose_device(device))
+    if source is not None:
+        height, width = read_image(image_paths(source)[0]).shape[:2]
+        size = (height, width)
     many = [network] if isinstance(network, str | Path | Checkpoint) else list(network)
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="rtseg-benchmark-") as folder:
         for item in many:
-            subject = find_subject(item, folder=Path(folder), size=size)
+            subject = find_subject(
+                item, folder=Path(folder), size=size, fit="tensor" if scope == "model" else "image"
+            )
             for count in batch:
                 common = {
                     "scope": scope, "batch": count, "device": place, "threads": threads,

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
-from rtseg import checkpoint
+from rtseg import checkpoint, config
 from rtseg.benchmark.complexity import count_macs, count_parameters
 from rtseg.benchmark.published import ELSEWHERE, PUBLISHED
 from rtseg.checkpoint import Checkpoint, ModelInfo
 from rtseg.data.cityscapes_classes import CITYSCAPES_CLASSES
+from rtseg.data.preprocess import Preprocess
 from rtseg.errors import CheckpointError, ConfigError, nearest
 from rtseg.models import MODELS
 from rtseg.runtimes import ENGINES, NETWORKS, RUNTIMES, is_export, read_manifest
@@ -39,8 +40,9 @@ class Subject:
     """A network to measure.
 
     name: of the network. source: `checkpoint`, `export` or `random weights`. folder: what a
-    process opens. shown: what the user gave. size: (H, W) of an image. precisions: those of an
-    exported folder, else none. complexity: as the report has it.
+    process opens. shown: what the user gave. size: (H, W) of an image; input_size: of what the
+    network gets. precisions: those of an exported folder, else none. complexity: as the report has
+    it.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Subject:
     shown: str | None
     info: ModelInfo
     size: Size
+    input_size: Size
     precisions: tuple[str, ...]
     complexity: dict[str, Any]
 
@@ -63,7 +66,11 @@ class Subject:
 
 
 def find_subject(
-    network: str | Path | Checkpoint, *, folder: Path, size: Size | None = None
+    network: str | Path | Checkpoint,
+    *,
+    folder: Path,
+    size: Size | None = None,
+    fit: Literal["tensor", "image"] = "tensor",
 ) -> Subject:
     """Return the network that a user means.
 
@@ -72,10 +79,28 @@ def find_subject(
             package, or name of a network, which gets random weights; or a loaded checkpoint.
         folder: Where random weights are written.
         size: (H, W) of an image; by default that of the exported file or of the paper.
+        fit: Whether the network gets a `tensor` of that size, or an `image`, resized and padded as
+            its preprocessing says.
 
     Raises:
         CheckpointError: There is no such thing, or it is damaged.
+        ConfigError: The network does not take that size.
     """
+    found = _find(network, folder, size)
+    inside = found.size
+    if fit == "image":
+        preprocess = config.call(Preprocess, found.info.preprocess, section="preprocess")
+        meta = preprocess.measure(found.size)
+        inside = (meta.input_size[0] + meta.padding[0], meta.input_size[1] + meta.padding[1])
+    try:
+        costs = complexity_of(found.info, inside)
+    except ValueError as error:  # a network says what it takes
+        raise ConfigError(str(error), where="--size") from None
+    return replace(found, input_size=inside, complexity=costs)
+
+
+def _find(network: str | Path | Checkpoint, folder: Path, size: Size | None) -> Subject:
+    """Find a network; its costs are not counted yet."""
     shown = str(network.path if isinstance(network, Checkpoint) else network)
     if is_export(shown):
         return _exported(Path(shown), size)
@@ -116,9 +141,7 @@ def _subject(
     precisions: tuple[str, ...] = (),
 ) -> Subject:
     chosen = size or PUBLISHED.get(info.name, ELSEWHERE).input_size
-    return Subject(
-        info.name, source, folder, shown, info, chosen, precisions, complexity_of(info, chosen)
-    )
+    return Subject(info.name, source, folder, shown, info, chosen, chosen, precisions, {})
 
 
 def complexity_of(info: ModelInfo, size: Size) -> dict[str, Any]:
@@ -233,10 +256,12 @@ def engine_file(subject: Subject, runtime: str, precision: str, folder: Path) ->
         return subject.folder
     held: Any = "fp32" if precision in OWN_PRECISION.get(runtime, ()) else precision
     written = ENGINES[runtime].formats[0]
-    height, width = subject.size
+    height, width = subject.input_size
     target = folder / f"{subject.name}-{written}-{held}-{height}x{width}"
     if not is_export(target):
         from rtseg.export import export  # slow to import, and not every engine needs a file
 
-        export(checkpoint.load(subject.folder), written, target, precision=held, size=subject.size)
+        export(
+            checkpoint.load(subject.folder), written, target, precision=held, size=(height, width)
+        )
     return target
