@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Sequence
@@ -65,11 +66,12 @@ def export(
     """
     from rtseg.checkpoint import load
     from rtseg.export import export as write
-    from rtseg.export.formats import require_format
+    from rtseg.export import require_ready
 
     names = list(dict.fromkeys(format_names.split(",")))
-    for name in names:  # before minutes of work on the first
-        require_format(name, precision)
+    folders = {name: output / name if len(names) > 1 else output for name in names}
+    for name, folder in folders.items():  # before minutes of work on the first
+        require_ready(name, folder, precision=precision, overwrite=shared.overwrite)
     options = {
         "precision": precision,
         "size": _size(size),
@@ -80,14 +82,13 @@ def export(
     }
     loaded = load(checkpoint)
     done, rows = {}, []
-    for name in names:
+    for name, folder in folders.items():
         started = time.perf_counter()
-        folder = output / name if len(names) > 1 else output
         shared.log(f"{name}: writing and comparing")
         manifest = write(loaded, name, folder, **options)  # type: ignore[arg-type]
         rows.append(_row(manifest, time.perf_counter() - started))
         shared.log(f"{name}: {rows[-1][3]} MB in {rows[-1][4]} s, at {folder}")
-        done[name] = {"output": str(folder), "manifest": vars(manifest)}
+        done[name] = {"output": str(folder), "manifest": json.loads(manifest.to_json())}
     shared.finish({"exports": done}, make_table("", HEADS, rows, numbers=4))
 
 

@@ -6,7 +6,7 @@ A folder appears as a whole, with its report, or not at all.
 from __future__ import annotations
 
 from rtseg.export.formats import FORMATS, Format
-from rtseg.export.writing import export
+from rtseg.export.writing import export, require_ready
 from rtseg.runtimes import Manifest
 
-__all__ = ["FORMATS", "Format", "Manifest", "export"]
+__all__ = ["FORMATS", "Format", "Manifest", "export", "require_ready"]

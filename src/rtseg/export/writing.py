@@ -15,7 +15,7 @@ from rtseg.data.atomic import require_replaceable, whole_folder
 from rtseg.data.preprocess import Preprocess
 from rtseg.errors import ConfigError, RtsegError
 from rtseg.export.choose import chooser
-from rtseg.export.formats import DTYPES, FORMATS, Write, require_format
+from rtseg.export.formats import DTYPES, FORMATS, Format, Write, require_format
 from rtseg.export.graph import SMALLEST, Axis, Graph, Size, Traced, first_sentence, traces
 from rtseg.export.verify import GATES, Reference, cases, verify
 from rtseg.quantization import QuantizedNetwork
@@ -68,8 +68,7 @@ def export(
         CheckpointError: The checkpoint cannot be read.
         DataError: The folder exists already or cannot be written.
     """
-    chosen = require_format(format_name, precision)
-    require_replaceable(Path(output), CONTENT, overwrite=overwrite)
+    chosen = require_ready(format_name, Path(output), precision=precision, overwrite=overwrite)
     checkpoint = model if isinstance(model, Checkpoint) else load(model)
     _require_float(checkpoint)
     info = checkpoint.info
@@ -114,6 +113,21 @@ def export(
         verified = dataclasses.replace(manifest, parity={**parity, "engine": runtime.engine})
         _save(verified, folder)
     return verified
+
+
+def require_ready(
+    format_name: str, folder: Path, *, precision: str, overwrite: bool = False
+) -> Format:
+    """Return the format if it can be written here, in a precision, into a folder.
+
+    Raises:
+        ConfigError: There is no such format or precision, or not together.
+        MissingError: A package is not installed.
+        DataError: The folder may not be written.
+    """
+    found = require_format(format_name, precision)
+    require_replaceable(folder, CONTENT, overwrite=overwrite)
+    return found
 
 
 def _write(
