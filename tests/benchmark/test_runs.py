@@ -67,6 +67,18 @@ def test_engines_take_turns_in_rounds(letters: Any) -> None:
     assert found[0]["latency"]["images_per_second_std"] is not None
 
 
+def test_the_share_of_the_processor_counts_all_threads() -> None:
+    # Two rounds of two seconds on two threads, of which three and four seconds were computed.
+    answers = [
+        {"seconds": [1.0, 1.0], "processor_seconds": spent, "peak_memory_mib": peak}
+        for spent, peak in ((3.0, 5.0), (4.0, 7.0))
+    ]
+    found = runs._summed({"error": None, "threads": 2}, answers, batch=3)
+    assert found["processor_share"] == pytest.approx(7 / 8)
+    assert found["peak_memory_mib"] == 7.0
+    assert found["latency"]["images_per_second"] == pytest.approx(3.0)
+
+
 def test_an_engine_that_fails_stops_no_other(letters: Any) -> None:
     found, log = letters("xa", Protocol(1, None, 4, 0.0, rounds=2))
     assert found[0]["error"] == {"message": "failed (ValueError: broke)", "exit_code": 1}
