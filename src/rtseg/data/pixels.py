@@ -19,6 +19,8 @@ Window = tuple[slice, slice]
 
 VOID = {"panoptic": 0}
 """Label value of padded pixels by kind; all other kinds use `IGNORE_INDEX`."""
+BAND = 32
+"""Rows of an image that are normalized at a time."""
 BINARY_KINDS = ("drivable", "lane")
 """Label kinds that hold 0, 1 and `IGNORE_INDEX`."""
 
@@ -166,3 +168,64 @@ def window_of(size: Size, window: Size, draws: NDArray[np.float64]) -> Window:
         for draw, side, cut in zip(draws, size, window, strict=True)
     ]
     return slice(starts[0], starts[0] + window[0]), slice(starts[1], starts[1] + window[1])
+
+
+# ---------------------------------------------------------------- normalization
+def normalize_pixels(
+    image: NDArray[Any],
+    mean: NDArray[np.float32],
+    std: NDArray[np.float32],
+    *,
+    color: Color,
+    size: Size,
+    offset: Size = (0, 0),
+    planar: bool = False,
+) -> Tensor:
+    """Return (image - mean) / std inside of a larger image that has one color elsewhere.
+
+    decision: NumPy, on one thread. A band of rows passes all steps while it is in the cache, which
+    takes a millisecond for 512x1024 pixels; and threads of torch that have just worked wait
+    busily for a while, in the way of the threads of another engine that runs the network.
+
+    Args:
+        image: (h, w, 3) in 0-255, of any number type.
+        mean: Of the channels, (3,).
+        std: Likewise.
+        color: Of the padding, in 0-255.
+        size: (H, W) of the result.
+        offset: Row and column of the first pixel of the image there.
+        planar: Order the memory of the result in planes, not with the channels side by side.
+
+    Returns:
+        (3, H, W) float32.
+    """
+    (height, width), (top, left) = image.shape[:2], offset
+    outside = (np.array(color, np.float32) - mean) / std
+    if planar:
+        full = np.empty((3, *size), np.float32)
+        for c in range(3):
+            inside = full[c, top : top + height, left : left + width]
+            _normalize(image[..., c], full[c], inside, (mean[c], std[c], outside[c]))
+        return torch.from_numpy(full)
+    rows = np.empty((size[0], 3 * size[1]), np.float32)
+    inside = rows[top : top + height, 3 * left : 3 * (left + width)]
+    steps = (np.tile(mean, width), np.tile(std, width), np.tile(outside, size[1]))
+    _normalize(image.reshape(height, 3 * width), rows, inside, steps)
+    return torch.from_numpy(rows.reshape(*size, 3)).permute(2, 0, 1)
+
+
+def _normalize(
+    source: NDArray[Any],
+    full: NDArray[np.float32],
+    inside: NDArray[np.float32],
+    steps: tuple[Any, Any, Any],
+) -> None:
+    """Fill `full`, and `inside`, a part of it, with what the source (h, w) becomes."""
+    mean, std, outside = steps
+    if full.shape != inside.shape:
+        full[:] = outside
+    for start in range(0, len(inside), BAND):
+        band = inside[start : start + BAND]
+        np.copyto(band, source[start : start + BAND], casting="same_kind")
+        band -= mean
+        band /= std

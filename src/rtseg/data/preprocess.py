@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -19,6 +20,7 @@ from rtseg.data.pixels import (
     column,
     cover_label,
     label_maps,
+    normalize_pixels,
     pad_image,
     pad_label,
     resize_label,
@@ -159,7 +161,14 @@ class Preprocess:
                 default an image keeps the channels of a pixel side by side unless it is resized.
         """
         meta = self.measure((image.shape[0], image.shape[1]), path=path)
-        return Fitted(self.fit_tensor(to_tensor(image), meta, planar=planar), meta)
+        if meta.input_size != meta.source_size:
+            return Fitted(self.fit_tensor(to_tensor(image), meta, planar=planar), meta)
+        outer = (meta.input_size[0] + meta.padding[0], meta.input_size[1] + meta.padding[1])
+        normalized = normalize_pixels(
+            image, np.array(self.mean, np.float32), np.array(self.std, np.float32),
+            color=self.padding_color, size=outer, offset=meta.offset, planar=planar,
+        )  # fmt: skip
+        return Fitted(normalized, meta)
 
     def measure(self, source: Size, *, path: str = "") -> ImageMeta:
         """Return how an image of a size (H, W) will be fitted."""

@@ -197,7 +197,7 @@ def _foreground(found: Tensor | None, index: int, meta: ImageMeta) -> NDArray[np
         return np.ascontiguousarray(map_to_source(found[index], meta).bool().cpu().numpy())
     logits, size = found[index : index + 1], padded_source_size(meta)
     classes = resize_argmax(logits, size, window=source_window(meta))[0]
-    return np.ascontiguousarray(classes.bool().cpu().numpy())
+    return classes.cpu().numpy().astype(np.bool_)
 
 
 def _labels(sample: Sample, kind: str) -> NDArray[Any]:
