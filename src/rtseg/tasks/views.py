@@ -22,8 +22,10 @@ from torch import Tensor, nn
 from rtseg.errors import ConfigError
 from rtseg.ops.resize import resize_logits
 from rtseg.structures import (
+    ClassMapOutput,
     ImageMeta,
     MaskOutput,
+    RoadLaneMapOutput,
     RoadLaneOutput,
     SemanticOutput,
 )
@@ -197,13 +199,29 @@ def _shares(
     """Return what one look gives to the average, at the pixels of the image, not mirrored."""
     image, meta, mirrored = look
     if windows is None:
-        scores = reading.maps(task, model(image[None]), padded_source_size(meta))
+        scores = reading.maps(task, _scored(model, image[None]), padded_source_size(meta))
     else:
         scores = _through_windows(
-            image, windows, lambda part, size: reading.maps(task, model(part), size)
+            image, windows, lambda part, size: reading.maps(task, _scored(model, part), size)
         )
     shares = [reading.shares(to_source(item, meta)) for item in scores]
     return tuple(item.flip(-1) if mirrored else item for item in shares)
+
+
+def _scored(model: nn.Module, images: Tensor) -> Any:
+    """Return the output of a network that gives scores.
+
+    Raises:
+        ConfigError: It is a file that gives chosen classes.
+    """
+    output = model(images)
+    if isinstance(output, (ClassMapOutput, RoadLaneMapOutput)):
+        raise ConfigError(
+            "the exported file gives chosen classes, which cannot be averaged",
+            where="views",
+            fix="leave out flip, scales and windows, or export without --with-argmax",
+        )
+    return output
 
 
 def _through_windows(image: Tensor, windows: Windows, maps: Callable[[Tensor, Size], Maps]) -> Maps:
