@@ -40,15 +40,17 @@ class Scenes:
     kinds = ("semantic",)
 
     def __init__(self, *sizes: tuple[int, int]) -> None:
-        self.sizes = sizes
+        self.samples = []
+        for index, size in enumerate(sizes):
+            scene = Synthetic(split="test", size=size, length=10)[index]
+            labels = {"semantic": (scene.labels["semantic"] != 0).astype(np.uint8)}
+            self.samples.append(Sample(scene.image, labels, path=f"{index}.png"))
 
     def __len__(self) -> int:
-        return len(self.sizes)
+        return len(self.samples)
 
     def __getitem__(self, index: int) -> Sample:
-        scene = Synthetic(split="test", size=self.sizes[index], length=10)[index]
-        labels = {"semantic": (scene.labels["semantic"] != 0).astype(np.uint8)}
-        return Sample(scene.image, labels, path=f"{index}.png")
+        return self.samples[index]
 
 
 @pytest.fixture(scope="module")
@@ -147,6 +149,38 @@ def test_an_own_network_is_run_by_torch_unless_asked() -> None:
     task, runtime = TASKS["semantic"](INFO.classes), run_network(Net())
     assert type(Predictor(Net(), task, Preprocess()).model) is Net
     assert Predictor(runtime, task, Preprocess()).model is runtime
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["--runtime", "openvno"], 2, "runtime 'openvno' is unknown; did you mean 'openvino'?"),
+        (["--runtime", "torch"], 2, "'torch' does not open files of the format onnx; use auto or"),
+        (["--runtime", "tensorrt"], 2, "'tensorrt' does not open files of the format onnx"),
+        (["--threads", "0"], 2, "Invalid value for '--threads'"),
+    ],
+)
+def test_wrong_runtimes_are_named_in_one_sentence(
+    files: Path, tmp_path: Path, words: list[str], code: int, message: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    image = write_image(tmp_path / "image.png", 64, 96)
+    assert main(["predict", str(files), str(image), *words]) == code
+    text = capsys.readouterr().err
+    assert message in text
+    assert text.count("\n") == 1
+
+
+def test_a_changed_export_is_exit_code_4(
+    files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in files.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "model.onnx").write_bytes(b"other")
+    assert main(["val", str(tmp_path), "--data", "synthetic", "--output", str(tmp_path / "o")]) == 4
+    assert "model.onnx: is missing or was changed since the export; export again" in (
+        capsys.readouterr().err
+    )
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,23 @@ import torch
 from torch import Tensor, nn
 
 from rtseg.errors import CheckpointError, ConfigError, MissingError
-from rtseg.runtimes import ENGINES, NETWORKS, RUNTIMES, Port, Runtime, installed, open_export
+from rtseg.runtimes import (
+    ENGINES,
+    NETWORKS,
+    RUNTIMES,
+    Port,
+    Runtime,
+    installed,
+    open_export,
+    read_manifest,
+)
+from rtseg.runtimes.onnxruntime import OnnxRuntime
+from rtseg.runtimes.openvino import OpenVino, core
 from rtseg.structures import ClassMapOutput, MaskOutput, RoadLaneOutput, SemanticOutput
 from runtimes.files import CLASSES, Net, write_manifest, write_onnx
 
 pytest.importorskip("onnxscript")
+CPU = torch.device("cpu")
 ON_CPU = [name for name in ("onnxruntime", "openvino") if name in installed()]
 EITHER = pytest.mark.parametrize("runtime", ON_CPU)
 
@@ -82,17 +95,38 @@ def test_a_runtime_is_a_module_without_parameters(folder: Path) -> None:
     assert loaded.path == folder
 
 
-@pytest.mark.skipif("openvino" not in installed(), reason="openvino is not installed")
-def test_bf16_is_computed_in_bf16_and_fp32_never_is(folder: Path) -> None:
-    given = images(1, 3, 64, 64)
-    expected = Net()(given).logits
-    errors = {}
-    for precision in ("fp32", "bf16"):
-        loaded = open_export(folder, runtime="openvino", precision=precision)
-        errors[precision] = (loaded(given).logits - expected).abs().max().item()
-        assert getattr(loaded.model, "precision", "") == precision
-    assert errors["fp32"] < 1e-5
-    assert 1e-4 < errors["bf16"] < 0.1  # 8 bits of mantissa
+# ---------------------------------------------------------------- how the engines are set up
+def test_onnxruntime_gets_its_threads_which_do_not_spin(folder: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    engine = OnnxRuntime(folder / "model.onnx", read_manifest(folder), device=CPU, threads=1)
+    options = engine.session.get_session_options()
+    assert (options.intra_op_num_threads, options.inter_op_num_threads) == (1, 1)
+    assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+
+
+def test_openvino_gets_its_threads_and_never_chooses_a_precision(folder: Path) -> None:
+    pytest.importorskip("openvino")
+    manifest = read_manifest(folder)
+    kinds = {"fp32": "float", "fp16": "float", "bf16": "bfloat16"}
+    capable = "BF16" in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    for precision in kinds if capable else ("fp32", "fp16"):
+        asked = replace(manifest, precision=precision)
+        engine = OpenVino(folder / "model.onnx", asked, device=CPU, threads=1)
+        engine(images(1, 3, 32, 32))
+        compiled = engine.compiled[1, 3, 32, 32]
+        assert compiled.get_property("INFERENCE_NUM_THREADS") == 1
+        hint = str(compiled.get_property("INFERENCE_PRECISION_HINT"))
+        assert f"'{kinds[precision]}'" in hint.replace("float32", "float")
+        assert "LATENCY" in str(compiled.get_property("PERFORMANCE_HINT"))
+
+
+def test_openvino_compiles_the_first_two_shapes_apart(folder: Path) -> None:
+    pytest.importorskip("openvino")
+    engine = OpenVino(folder / "model.onnx", read_manifest(folder), device=CPU, threads=1)
+    sides = [32, 36, 40, 32, 44, 36]
+    for side in sides:
+        engine(images(1, 3, side, 32))
+    assert list(engine.compiled) == [(1, 3, 32, 32), (1, 3, 36, 32), ()]
 
 
 # ---------------------------------------------------------------- kinds of outputs and inputs

@@ -128,7 +128,7 @@ def _predict(plan: Plan, output: Path) -> list[Any]:
     from rtseg.inference.predictor import Predictor
     from rtseg.visualize import comparison, write_image
 
-    predictor = Predictor.load(output / "run" / "last")
+    predictor = Predictor.load(output / "run" / "last", runtime="torch")
     pictures = []
     for number, sample in enumerate(_scenes(plan, split="test", length=SHOWN)):
         path = write_image(output / "scenes" / f"scene_{number}.png", sample.image)
@@ -154,7 +154,7 @@ def _shipped(output: Path) -> list[Section]:
     paths = sorted((output / "scenes").glob("*.png"))[:LOOKED_AT]
     sections = []
     for name in list_shipped():
-        predictor = Predictor.load(name)
+        predictor = Predictor.load(name, runtime="torch")
         pictures = [
             Picture(enlarge(predictor(path).plot()), f"{name}, {path.stem}") for path in paths
         ]
