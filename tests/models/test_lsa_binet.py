@@ -406,10 +406,10 @@ def test_every_ablation_sends_gradients_everywhere(switches: tuple[bool, bool, b
         assert name in exempt or parameter.grad.any(), name
 
 
-def test_deployable_keeps_only_norms_that_cannot_be_folded() -> None:
+def test_folded_copy_keeps_only_norms_that_cannot_be_folded() -> None:
     kept = {
         name
-        for name, module in LSABiNet(3).deployable().named_modules()
+        for name, module in LSABiNet(3).folded().named_modules()
         if isinstance(module, nn.BatchNorm2d)
     }
     joints = {f"encoder.{name}.0" for name in ("cat1", "cat2", "cat3", "down1.norm")}

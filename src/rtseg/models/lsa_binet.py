@@ -467,9 +467,19 @@ class LSABiNet(nn.Module):
         return SemanticOutput(self.head(shallow, deep))
 
     def deployable(self) -> LSABiNet:
+        """Return the same function for evaluation, in layers that engines are quick at.
+
+        See its file; H and W become constants of an export.
+        """
+        from rtseg.models.lsa_binet_deploy import deploy
+
+        return deploy(self.folded())
+
+    def folded(self) -> LSABiNet:
         """Return a copy for evaluation with batch norms folded into the convolutions before them.
 
-        Norms before a convolution (in the DAB blocks) and after a concatenation stay.
+        Norms before a convolution (in the DAB blocks) and after a concatenation stay, and so do all
+        other layers.
         """
         clone = copy.deepcopy(self).eval()
         fuse_batch_norms(clone)

@@ -38,18 +38,27 @@ from rtseg.models.twinmixing import (
     PATCHES,
     PCAA,
     CoarseBranch,
+    Encoder,
     FineBranch,
     ShuffleUnit,
     TwinMixing,
     check_size,
 )
 from rtseg.nn.conv import ConvNormAct
+from rtseg.nn.fill import (
+    average_pool,
+    bias_of,
+    convolution,
+    fill,
+    fill_convolution,
+    missing,
+    prelu,
+    slopes_of,
+)
 from rtseg.structures import RoadLaneOutput
 
-MULTIPLE = 32
-"""Channels that matrix units of processors take at once in bfloat16."""
 NARROW = 16
-"""The same for the inner channels of units: for 129 of them, 144 are quicker than 160."""
+"""Step of the inner channels of units, instead of 32: for 129, 144 are quicker than 160."""
 BILINEAR = ((0.25, 0.75, 0.0), (0.0, 0.75, 0.25))
 """Weights of three neighbours in the first and second of two pixels that come from the middle."""
 
@@ -65,59 +74,6 @@ def _diagonal(matrices: Iterable[Tensor]) -> Tensor:
     """Return one matrix with the given ones as blocks along its diagonal."""
     joined: Tensor = torch.block_diag(*matrices)  # type: ignore[no-untyped-call]
     return joined
-
-
-def _convolution(weight: Tensor, bias: Tensor | None = None, *, stride: int = 1) -> nn.Conv2d:
-    """Return the convolution with weights (D, C, k, k), or (D, C); stride 1 keeps the size."""
-    if weight.dim() == 2:
-        weight = weight[:, :, None, None]
-    out_channels, in_channels, size, _ = weight.shape
-    conv = nn.Conv2d(
-        in_channels, out_channels, int(size), stride=stride, padding=int(size) // 2,
-        bias=bias is not None, device="meta",
-    )  # fmt: skip
-    conv.weight = nn.Parameter(weight.detach().float().contiguous())
-    if bias is not None:
-        conv.bias = nn.Parameter(bias.detach().float().clone())
-    return conv
-
-
-def _depthwise(conv: nn.Module, channels: int) -> nn.Conv2d:
-    """Return a depth-wise convolution with so many channels; the new ones are 0."""
-    assert isinstance(conv, nn.Conv2d)
-    grown = nn.Conv2d(
-        channels, channels, (conv.kernel_size[0], conv.kernel_size[1]),
-        stride=(conv.stride[0], conv.stride[1]), dilation=(conv.dilation[0], conv.dilation[1]),
-        groups=channels, bias=conv.bias is not None, device="meta",
-    )  # fmt: skip
-    grown.padding = conv.padding
-    grown.weight = nn.Parameter(_fill(conv.weight.detach(), channels))
-    if conv.bias is not None:
-        grown.bias = nn.Parameter(_fill(conv.bias.detach(), channels))
-    return grown
-
-
-def _prelu(slopes: Tensor) -> nn.PReLU:
-    act = nn.PReLU(len(slopes))
-    act.weight = nn.Parameter(slopes.detach().clone())
-    return act
-
-
-def _slopes(act: nn.Module) -> Tensor:
-    assert isinstance(act, nn.PReLU)
-    return act.weight.detach()
-
-
-def _fill(x: Tensor, rows: int, columns: int | None = None) -> Tensor:
-    """Add zeros at the end of the first dimension, and of the second if its length is given."""
-    grown = x.new_zeros(rows, *x.shape[1:]) if columns is None else x.new_zeros(rows, columns)
-    grown[: x.shape[0], *(slice(0, size) for size in x.shape[1:])] = x
-    return grown
-
-
-def _missing(channels: int, *, multiple: int = MULTIPLE) -> int:
-    """Return how many channels a number is short of a multiple of 32, or of another number."""
-    return -channels % multiple
 
 
 def _shuffled(unit: ShuffleUnit) -> Tensor:
@@ -150,20 +106,20 @@ class DeployedUnit(nn.Module):
         super().__init__()
         first, order = _narrowing(unit), _shuffled(unit)
         read = torch.eye(first.shape[1]).double() if read is None else read
-        channels = len(first) + _missing(len(first), multiple=NARROW)
+        channels = len(first) + missing(len(first), step=NARROW)
         sizes = list(widths) or [read.shape[1]]
-        parts = _fill(first @ read, channels).split_with_sizes(sizes, dim=1)
-        bias = _fill(_bias(unit.reduce.conv)[order], channels)
+        parts = fill(first @ read, channels).split_with_sizes(sizes, dim=1)
+        bias = fill(bias_of(unit.reduce.conv)[order], channels)
         self.reduce = nn.ModuleList(
-            _convolution(part, bias if part is parts[0] else None) for part in parts
+            convolution(part, bias if part is parts[0] else None) for part in parts
         )
-        self.inner = _prelu(_fill(_slopes(unit.reduce.act)[order], channels))
-        self.spatial = _depthwise(unit.spatial.conv, channels)
-        back = read.T if unit.add else torch.eye(len(_slopes(unit.act))).double()
+        self.inner = prelu(fill(slopes_of(unit.reduce.act)[order], channels))
+        self.spatial = fill_convolution(unit.spatial.conv, out_channels=channels)
+        back = read.T if unit.add else torch.eye(len(slopes_of(unit.act))).double()
         last = _matrix(unit.expand.conv)
-        last = _fill(last, len(last), channels)
-        self.expand = _convolution(back @ last, back @ _bias(unit.expand.conv).double())
-        self.act = _prelu(back.float() @ _slopes(unit.act))
+        last = fill(last, len(last), channels)
+        self.expand = convolution(back @ last, back @ bias_of(unit.expand.conv).double())
+        self.act = prelu(back.float() @ slopes_of(unit.act))
         self.add = unit.add
 
     def forward(self, *inputs: Tensor) -> Tensor:
@@ -174,23 +130,17 @@ class DeployedUnit(nn.Module):
         return result
 
 
-def _bias(conv: nn.Module) -> Tensor:
-    assert isinstance(conv, nn.Conv2d)
-    assert conv.bias is not None
-    return conv.bias.detach()
-
-
 class Stem(nn.Module):
     """The strided unit at the image, without the pooled image in its result."""
 
     def __init__(self, unit: ShuffleUnit) -> None:
         super().__init__()
         order = _shuffled(unit)
-        self.reduce = _convolution(_narrowing(unit), _bias(unit.reduce.conv)[order])
-        self.inner = _prelu(_slopes(unit.reduce.act)[order])
+        self.reduce = convolution(_narrowing(unit), bias_of(unit.reduce.conv)[order])
+        self.inner = prelu(slopes_of(unit.reduce.act)[order])
         self.spatial = copy.deepcopy(unit.spatial.conv)
-        self.expand = _convolution(_matrix(unit.expand.conv), _bias(unit.expand.conv))
-        self.act = _prelu(_slopes(unit.act)[:-IMAGE_CHANNELS])
+        self.expand = convolution(_matrix(unit.expand.conv), bias_of(unit.expand.conv))
+        self.act = prelu(slopes_of(unit.act)[:-IMAGE_CHANNELS])
 
     def forward(self, images: Tensor) -> Tensor:
         """Map (B, 3, H, W) to (B, P, H/2, W/2)."""
@@ -212,15 +162,16 @@ class Mixing(nn.Module):
         enter = [_narrowing(unit) for unit in units]
         sizes = [len(matrix) for matrix in enter]
         joined = torch.cat(enter) @ grow
-        sizes[-1] += _missing(len(joined))
+        sizes[-1] += missing(len(joined))
         self.sizes = sizes
-        self.enter = _convolution(_fill(joined, sum(sizes)))
+        self.enter = convolution(fill(joined, sum(sizes)))
         self.dilated = nn.ModuleList(
-            _depthwise(unit.spatial.conv, size) for unit, size in zip(units, sizes, strict=True)
+            fill_convolution(unit.spatial.conv, out_channels=size)
+            for unit, size in zip(units, sizes, strict=True)
         )
         self.carries = any(unit.add for unit in units)
         leave = _summed([
-            _fill(_matrix(unit.expand.conv), _width(unit), size)
+            fill(_matrix(unit.expand.conv), _width(unit), size)
             for unit, size in zip(units, sizes, strict=True)
         ])  # fmt: skip
         if self.carries:
@@ -230,7 +181,7 @@ class Mixing(nn.Module):
             carried = torch.stack(_summed(shortcuts).chunk(len(units), dim=1)).sum(dim=0)
             leave = torch.cat([carried, leave], dim=1)
         scale, shift = _scale_and_shift(epm)
-        self.leave = _convolution(scale[:, None] * leave, shift)
+        self.leave = convolution(scale[:, None] * leave, shift)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, D, H, W)."""
@@ -278,20 +229,20 @@ class DeployedEPM(nn.Module):
         self.pool, self.down, self.scale = unit.pool, None, None
         if self.pool is None:
             taps = _bare(unit.spatial.conv)[:, 0, 0]  # kernels of one pixel
-            channels = len(first) + _missing(len(first))
-            self.narrow = _convolution(_fill(taps * first, channels))
-            grow = _fill(grow, len(grow), channels)
+            channels = len(first) + missing(len(first))
+            self.narrow = convolution(fill(taps * first, channels))
+            grow = fill(grow, len(grow), channels)
         else:
             read = torch.eye(first.shape[1]).double() if read is None else read
-            channels = len(first) + _missing(len(first) + read.shape[1])
-            self.narrow = _convolution(_fill(first @ read, channels))
-            self.down = _depthwise(unit.spatial.conv, channels)
-            grow = _diagonal([_fill(grow, len(grow), channels), read])
+            channels = len(first) + missing(len(first) + read.shape[1])
+            self.narrow = convolution(fill(first @ read, channels))
+            self.down = fill_convolution(unit.spatial.conv, out_channels=channels)
+            grow = _diagonal([fill(grow, len(grow), channels), read])
         self.mix = Mixing(epm, grow=grow)
         if epm.add:
             scale, _ = _scale_and_shift(epm)
             self.scale = nn.Parameter(scale.float()[None, :, None, None])
-        self.act = _prelu(_slopes(epm.norm[1]))
+        self.act = prelu(slopes_of(epm.norm[1]))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, D, H / stride, W / stride)."""
@@ -317,7 +268,7 @@ class DeployedPCAA(nn.Module):
         maps, query = pcaa.maps, pcaa.query
         assert maps.bias is not None
         self.widths = [maps.in_channels, maps.out_channels, query.out_features]
-        self.heads = _convolution(
+        self.heads = convolution(
             torch.cat([_matrix(maps), query.weight.detach().double()]),
             torch.cat([maps.bias, query.bias]),
         )
@@ -375,8 +326,8 @@ class Fine(nn.Module):
         kernels = matrix.reshape(-1, 2, 2, matrix.shape[1]).permute(3, 0, 1, 2)
         self.up = nn.ConvTranspose2d(len(kernels), kernels.shape[1], 2, stride=2, device="meta")
         self.up.weight = nn.Parameter(kernels.float().contiguous())
-        self.up.bias = nn.Parameter(torch.cat([_up_bias(branch) for branch in branches]))
-        self.act = _prelu(torch.cat([_slopes(branch.act) for branch in branches]))
+        self.up.bias = nn.Parameter(torch.cat([bias_of(branch.up) for branch in branches]))
+        self.act = prelu(torch.cat([slopes_of(branch.act) for branch in branches]))
         convs, slopes = zip(*(_blend(branch) for branch in branches), strict=True)
         own = convs[0].out_channels
         weights = [_bare(conv).permute(2, 3, 0, 1) for conv in convs]  # (3, 3, D, D + S)
@@ -384,13 +335,13 @@ class Fine(nn.Module):
             _diagonal(weight[row, column, :, :own] for weight in weights)
             for row in range(3) for column in range(3)
         ])  # fmt: skip
-        self.blend = _convolution(
+        self.blend = convolution(
             blend.permute(1, 2, 0).reshape(*blend.shape[1:], 3, 3),
-            torch.cat([_bias(conv) for conv in convs]),
+            torch.cat([bias_of(conv) for conv in convs]),
         )
         skips = torch.cat([_bare(conv)[:, own:] for conv in convs]).transpose(0, 1)
-        self.skip = _convolution(_fill(skips, skip_channels).transpose(0, 1))
-        self.out = _prelu(torch.cat(slopes))
+        self.skip = convolution(fill(skips, skip_channels).transpose(0, 1))
+        self.out = prelu(torch.cat(slopes))
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         """Map (B, C, H, W) and a skip (B, S, 2H, 2W) to (B, D, 2H, 2W)."""
@@ -403,15 +354,10 @@ def _joined(matrices: Sequence[Tensor], *, shared: bool) -> Tensor:
     return torch.cat(list(matrices)) if shared else _diagonal(matrices)
 
 
-def _up_bias(branch: FineBranch) -> Tensor:
-    assert branch.up.bias is not None
-    return branch.up.bias.detach()
-
-
 def _blend(branch: FineBranch) -> tuple[nn.Conv2d, Tensor]:
     """Return the convolution that blends in the skip, and the slopes behind it."""
     assert isinstance(branch.blend, ConvNormAct)
-    return branch.blend.conv, _slopes(branch.blend.act)
+    return branch.blend.conv, slopes_of(branch.blend.act)
 
 
 class Coarse(nn.Module):
@@ -420,9 +366,9 @@ class Coarse(nn.Module):
     def __init__(self, branches: Sequence[CoarseBranch], *, shared: bool) -> None:
         super().__init__()
         matrices = [_matrix(branch.project) for branch in branches]
-        self.project = _convolution(_joined(matrices, shared=shared))
+        self.project = convolution(_joined(matrices, shared=shared))
         self.up = copy.deepcopy(branches[0].up)
-        self.act = _prelu(torch.cat([_slopes(branch.act) for branch in branches]))
+        self.act = prelu(torch.cat([slopes_of(branch.act) for branch in branches]))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, D, 2H, 2W)."""
@@ -463,17 +409,17 @@ class LastDoubling(nn.Module):
         self.coarse: nn.Module | None = None
         if step.fine is not None:
             weight = _placed(_phases(step.fine.up), place, channels)
-            bias = _up_bias(step.fine).repeat_interleave(4)
-            slopes = _slopes(step.fine.act).repeat_interleave(4)
-            self.fine = nn.Sequential(_convolution(weight, bias), _prelu(slopes))
+            bias = bias_of(step.fine.up).repeat_interleave(4)
+            slopes = slopes_of(step.fine.act).repeat_interleave(4)
+            self.fine = nn.Sequential(convolution(weight, bias), prelu(slopes))
         if step.coarse is not None:
             matrix = _placed(_matrix(step.coarse.project), place, channels)
             taps = torch.tensor(BILINEAR, dtype=torch.float64)
             kernels = torch.einsum("dc,iu,jv->dijcuv", matrix, taps, taps).flatten(0, 2)
-            conv = _convolution(kernels)
+            conv = convolution(kernels)
             conv.padding = (0, 0)
-            slopes = _slopes(step.coarse.act).repeat_interleave(4)
-            self.coarse = nn.Sequential(conv, _prelu(slopes))
+            slopes = slopes_of(step.coarse.act).repeat_interleave(4)
+            self.coarse = nn.Sequential(conv, prelu(slopes))
 
     def forward(self, x: Tensor, bordered: Tensor) -> Tensor:
         """Score from (B, C, H, W) and the same with its border repeated: (B, 2, 2H, 2W)."""
@@ -489,27 +435,20 @@ def _placed(matrix: Tensor, place: int, channels: int) -> Tensor:
 
 
 # ---------------------------------------------------------------- network
-class DeployedTwinMixing(nn.Module):
-    """The function of a `TwinMixing` for evaluation.
+class DeployedEncoder(nn.Module):
+    """The encoder, which pools the image itself.
 
     Args:
-        model: The network, its norms folded (`TwinMixing.folded`); it is left as it is.
+        encoder: The encoder, its norms folded.
     """
 
-    def __init__(self, model: TwinMixing) -> None:
+    def __init__(self, encoder: Encoder) -> None:
         super().__init__()
-        encoder = model.encoder
-        decoders = {
-            name: decoder
-            for name, decoder in (("drivable", model.drivable), ("lane", model.lane))
-            if decoder is not None
-        }
-        self.tasks = tuple(decoders)
-        slopes = _slopes(encoder.stem.act)
+        slopes = slopes_of(encoder.stem.act)
         width = len(slopes) - IMAGE_CHANNELS
         # The pooled image as it is, and as the stem would activate it.
-        self.halve = _pooling(torch.eye(IMAGE_CHANNELS).repeat(2, 1))
-        self.halve_act = _prelu(torch.cat([torch.ones(IMAGE_CHANNELS), slopes[width:]]))
+        self.halve = average_pool(torch.eye(IMAGE_CHANNELS).repeat(2, 1))
+        self.halve_act = prelu(torch.cat([torch.ones(IMAGE_CHANNELS), slopes[width:]]))
         given = width + 2 * IMAGE_CHANNELS
         swapped = [*range(width), *range(width + IMAGE_CHANNELS, given),
                    *range(width, width + IMAGE_CHANNELS)]  # fmt: skip
@@ -522,9 +461,9 @@ class DeployedTwinMixing(nn.Module):
         self.down2 = DeployedEPM(encoder.down2)
         self.stage2 = _stage(encoder.stage2)
         joined = _narrowing(encoder.mix_quarter).shape[1]
-        filled = torch.eye(joined, joined + _missing(joined)).double()
-        self.quarter = _pooling(
-            _fill(torch.eye(IMAGE_CHANNELS), IMAGE_CHANNELS + _missing(joined), 2 * IMAGE_CHANNELS)
+        filled = torch.eye(joined, joined + missing(joined)).double()
+        self.quarter = average_pool(
+            fill(torch.eye(IMAGE_CHANNELS), IMAGE_CHANNELS + missing(joined), 2 * IMAGE_CHANNELS)
         )
         self.mix_quarter = DeployedUnit(encoder.mix_quarter, read=filled)
         self.down3 = DeployedEPM(encoder.down3, read=filled)
@@ -533,41 +472,55 @@ class DeployedTwinMixing(nn.Module):
         self.mix_eighth = DeployedUnit(encoder.mix_eighth, widths=(eighth, eighth))
         self.pcaa = DeployedPCAA(encoder.pcaa)
         self.neck = DeployedUnit(encoder.neck)
-        self.up1 = Doubling(
-            [decoder.up1 for decoder in decoders.values()],
-            shared=True, skip_channels=self.quarter.out_channels,
-        )  # fmt: skip
-        self.up2 = Doubling(
-            [decoder.up2 for decoder in decoders.values()],
-            shared=False, skip_channels=self.halve.out_channels,
-        )  # fmt: skip
-        self.out = nn.ModuleList(
-            LastDoubling(
-                decoder.out, place=place * HEAD_CHANNELS, channels=len(decoders) * HEAD_CHANNELS
-            )
-            for place, decoder in enumerate(decoders.values())
-        )
-        self.eval()
 
-    def forward(self, images: Tensor) -> RoadLaneOutput:
-        """Score images as `TwinMixing.forward` does."""
-        check_size(*images.shape[-2:])
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Encode images (B, 3, H, W).
+
+        Returns:
+            Features (B, 2P, H/8, W/8) and the pooled images (B, 6, H/2, W/2) and (B, S, H/4, W/4),
+            which begin with the three colours.
+        """
         half = self.halve_act(self.halve(images))
         quarter = self.quarter(half)
         x = self.down2(self.mix_half(self.stem(images), half))
         x = self.mix_quarter(torch.cat([self.stage2(x), x, quarter], dim=1))
         x = self.down3(x)
-        x = self.neck(self.pcaa(self.mix_eighth(x, self.stage3(x))))
-        x = self.up2(self.up1(x, quarter), half)
-        bordered = F.pad(x, (1, 1, 1, 1), mode="replicate")
-        scores = {task: out(x, bordered) for task, out in zip(self.tasks, self.out, strict=True)}
-        return RoadLaneOutput(scores.get("drivable"), scores.get("lane"))
+        return self.neck(self.pcaa(self.mix_eighth(x, self.stage3(x)))), half, quarter
 
 
 def _stage(blocks: nn.Sequential) -> nn.Sequential:
     return nn.Sequential(*(DeployedEPM(block) for block in blocks if isinstance(block, EPM)))
 
 
-def _pooling(choice: Tensor) -> nn.Conv2d:
-    """Return the average pooling of (B, C, H, W) by 2 that returns channels by a matrix (D, C)."""
-    return _convolution((choice / 9)[:, :, None, None].expand(-1, -1, 3, 3), stride=2)
+class DeployedTwinMixing(nn.Module):
+    """The function of a `TwinMixing` for evaluation.
+
+    Args:
+        model: The network, its norms folded (`TwinMixing.folded`); it is left as it is.
+    """
+
+    def __init__(self, model: TwinMixing) -> None:
+        super().__init__()
+        both = {"drivable": model.drivable, "lane": model.lane}
+        decoders = {task: decoder for task, decoder in both.items() if decoder is not None}
+        self.tasks = tuple(decoders)
+        self.encoder = DeployedEncoder(model.encoder)
+        half, quarter = (pool.out_channels for pool in (self.encoder.halve, self.encoder.quarter))
+        parts = list(decoders.values())
+        self.up1 = Doubling([part.up1 for part in parts], shared=True, skip_channels=quarter)
+        self.up2 = Doubling([part.up2 for part in parts], shared=False, skip_channels=half)
+        channels = len(parts) * HEAD_CHANNELS
+        self.out = nn.ModuleList(
+            LastDoubling(part.out, place=index * HEAD_CHANNELS, channels=channels)
+            for index, part in enumerate(parts)
+        )
+        self.eval()
+
+    def forward(self, images: Tensor) -> RoadLaneOutput:
+        """Score images as `TwinMixing.forward` does."""
+        check_size(*images.shape[-2:])
+        features, half, quarter = self.encoder(images)
+        x = self.up2(self.up1(features, quarter), half)
+        bordered = F.pad(x, (1, 1, 1, 1), mode="replicate")
+        scores = {task: out(x, bordered) for task, out in zip(self.tasks, self.out, strict=True)}
+        return RoadLaneOutput(scores.get("drivable"), scores.get("lane"))
