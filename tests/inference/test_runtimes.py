@@ -134,14 +134,15 @@ def test_choosing_is_no_part_of_the_time_of_an_image(shop: Workshop, tmp_path: P
     slow = model.choose
 
     def choose(size: tuple[int, int]) -> Runtime:
-        time.sleep(0.5)
+        if not model.chosen:
+            time.sleep(2)
         return slow(size)
 
     model.choose = choose
     preprocess = Predictor.load(shop.files).preprocess
     predictor = Predictor(model, TASKS["semantic"](INFO.classes), preprocess)
     first = predictor(draw(*SIZE))
-    assert sum(first.timing.values()) < 900  # two calls of 500 ms otherwise
+    assert sum(first.timing.values()) < 2000
     assert predictor.model is model
 
 
