@@ -57,7 +57,7 @@ def test_a_file_that_differs_ends_with_6_and_leaves_nothing(
     monkeypatch.setitem(writing.GATES, "fp32", Gate(0.0, 1.0))
     words = ["export", str(run), "--format", "torch_export", "--size", "64x96", "--dynamic", "none"]
     assert main([*words, "--output", str(tmp_path / "out")]) == 6
-    assert "output 'logits' differs from the network for 1 x 64 x 96" in capsys.readouterr().err
+    assert "torch_export, 1 x 64 x 96: output 'logits' differs" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
