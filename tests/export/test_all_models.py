@@ -11,14 +11,17 @@ import torch
 from rtseg.checkpoint import Checkpoint, ModelInfo, class_count, create_model
 from rtseg.data.cityscapes_classes import CITYSCAPES_CLASSES
 from rtseg.export import export
+from rtseg.export.graph import Graph, traces
 from rtseg.models import MODELS
+from rtseg.runtimes import deployable
 
 SIZE = (128, 160)
+POOLS = (384, 416)
+"""A size at which the largest pool of DAPPM still sees more than one position."""
 ANY_SIZE = ("bisegunet", "bsdnet", "dabnet", "sctnet", "stdc", "twinmixing")
 """Beginnings of the names of networks whose files take any size."""
 FORBIDDEN = {"If", "Loop", "Scan", "NonZero", "ScatterND"}
 """Operators that depend on values, or that engines run slowly."""
-WHOLE_MAP = {"GlobalAveragePool", "GlobalMaxPool"}
 TASKS = {"bisenetformer": "semantic_masks", "twinmixing": "road_lane"}
 STRIDES = {"bisegunet": 16, "bisenetformer": 32, "dabnet": 8, "lsa": 8, "twinmixing": 32}
 
@@ -79,16 +82,28 @@ def test_every_network_follows_the_rules_of_graphs(name: str, tmp_path: Path) ->
 
 def _check_onnx(name: str, folder: Path) -> None:
     pytest.importorskip("onnxruntime")
-    manifest = export(checkpoint(name), "onnx", folder / "out", size=SIZE)
-    found = operators(folder / "out" / "model.onnx")
-    assert not found & FORBIDDEN
-    pools = {kind for kind in found if "Pool" in kind}
-    assert pools <= {"AveragePool", "MaxPool"} | WHOLE_MAP
+    size = POOLS if name.startswith("sctnet") else SIZE
+    manifest = export(checkpoint(name), "onnx", folder / "out", size=size)
+    assert not operators(folder / "out" / "model.onnx") & FORBIDDEN
     assert manifest.parity["error"] <= limit(name)
     assert manifest.parity["agreement"] >= 0.9999
     free = name.startswith(ANY_SIZE)
     assert manifest.facts["dynamic"] == (["batch", "hw"] if free else ["batch"])
     assert len(manifest.parity["cases"]) == (6 if free else 3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name",
+    [name for name in sorted(MODELS) if name.endswith(("_s", "_nano", "_edge", "binet", "1"))],
+)
+def test_adaptive_pools_see_the_whole_map(name: str) -> None:
+    graph = Graph(deployable(checkpoint(name).model))
+    program = next(traces(graph, (64, 96), divisors=(1, 1), axes=())).program
+    calls = [node for node in program.graph.nodes if node.op == "call_function"]
+    assert len(calls) > 50
+    adaptive = [node for node in calls if "adaptive" in str(node.target)]
+    assert all(list(node.args[1]) == [1, 1] for node in adaptive)
 
 
 @pytest.mark.long
