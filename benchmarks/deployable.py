@@ -2,7 +2,8 @@
 
 Every way of running a network has a process of its own, because engines disturb each other. The
 processes take turns of a few images each until all have had their rounds; a way's time is the
-median of its rounds, a ratio the median of the ratios within rounds. Weights are random, norms
+median of its rounds, a ratio the median of the ratios within rounds; the processor's time, of all
+threads, is listed beside it, as other programs disturb it less. Weights are random, norms
 have plausible statistics; the share of pixels with the same class as eager float32 is reported.
 
     python benchmarks/deployable.py --models twinmixing_base lsa_binet --output speed.json
@@ -51,8 +52,11 @@ EXPENSIVE = 3
 """Layers that are listed."""
 
 
-def build(name: str, *, deployable: bool) -> Any:
-    """Return a network in evaluation mode whose batch norms have seen something."""
+def build(name: str, *, deployable: bool, class_map: bool) -> Any:
+    """Return a network in evaluation mode whose batch norms have seen something.
+
+    With `class_map` it returns the best class of every pixel of its input instead of scores.
+    """
     import torch
     from torch import nn
 
@@ -69,7 +73,31 @@ def build(name: str, *, deployable: bool) -> Any:
             nn.init.uniform_(module.weight, 0.7, 1.3)
             nn.init.normal_(module.bias, std=0.1)
     model.eval().requires_grad_(requires_grad=False)
-    return model.deployable() if deployable else model
+    network = model.deployable() if deployable else model
+    return _with_class_map(network) if class_map else network
+
+
+def _with_class_map(network: Any) -> Any:
+    from torch import Tensor, nn
+
+    from rtseg.ops.resize import resize_argmax_reference
+    from rtseg.structures import MaskOutput
+    from rtseg.tasks.semantic_masks import semantic_scores
+
+    class ClassMap(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+            output = self.network(images)
+            maps = [semantic_scores(output)] if isinstance(output, MaskOutput) else output
+            size = (images.shape[-2], images.shape[-1])
+            return tuple(
+                resize_argmax_reference(item, size) for item in maps if isinstance(item, Tensor)
+            )
+
+    return ClassMap().eval()
 
 
 def images(name: str, size: tuple[int, int]) -> NDArray[np.float32]:
@@ -82,14 +110,16 @@ def images(name: str, size: tuple[int, int]) -> NDArray[np.float32]:
 
 
 def prepare(
-    name: str, way: str, size: tuple[int, int], threads: int, *, profile: bool = False
-) -> Any:
+    name: str, way: str, size: tuple[int, int], arguments: argparse.Namespace,
+    *, profile: bool = False,
+) -> Any:  # fmt: skip
     """Return a function from an image to the arrays of the output; for OpenVINO its request."""
     import torch
 
     engine, deployable, precision = WAYS[way]
+    threads = arguments.threads
     torch.set_num_threads(threads)
-    model = build(name, deployable=deployable)
+    model = build(name, deployable=deployable, class_map=arguments.class_map)
     if engine == "torch":
         return lambda image: _run_torch(model, image)
     with tempfile.TemporaryDirectory() as folder:
@@ -142,9 +172,11 @@ def _openvino(file: Path, threads: int, precision: str, *, profile: bool) -> Any
     return run
 
 
-def expensive_layers(name: str, size: tuple[int, int], threads: int, way: str) -> list[Any]:
+def expensive_layers(
+    name: str, way: str, size: tuple[int, int], arguments: argparse.Namespace
+) -> list[Any]:
     """Return the most expensive layers of OpenVINO: what they are, and microseconds."""
-    request = prepare(name, way, size, threads, profile=True)
+    request = prepare(name, way, size, arguments, profile=True)
     image = images(name, size)
     seen: dict[str, tuple[str, list[float]]] = {}
     for _ in range(25):
@@ -162,22 +194,29 @@ def expensive_layers(name: str, size: tuple[int, int], threads: int, way: str) -
 
 def classes(output: Arrays) -> Arrays:
     """Return the best class of every pixel (or query) of each output."""
-    return [item.argmax(axis=1).astype(np.uint8) for item in output]
+    return [
+        item.argmax(axis=1).astype(np.uint8) if item.dtype == np.float32 else item.copy()
+        for item in output
+    ]
 
 
-def serve(name: str, way: str, size: tuple[int, int], threads: int, pipe: Any) -> None:
+def serve(
+    name: str, way: str, size: tuple[int, int], arguments: argparse.Namespace, pipe: Any
+) -> None:
     """Run a network in this process, a few images whenever it is asked to."""
-    run = prepare(name, way, size, threads)
+    run = prepare(name, way, size, arguments)
     image = images(name, size)
     pipe.send(classes(run(image)))
     while count := pipe.recv():
         run(image)  # the caches belong to another process
         seconds = []
+        used = time.process_time()
         for _ in range(count):
             began = time.perf_counter()
             run(image)
             seconds.append(time.perf_counter() - began)
-        pipe.send(seconds)
+        processor = time.process_time() - used
+        pipe.send((statistics.median(seconds), processor / count))
 
 
 def measure(name: str, ways: list[str], arguments: argparse.Namespace) -> dict[str, Any]:
@@ -188,21 +227,26 @@ def measure(name: str, ways: list[str], arguments: argparse.Namespace) -> dict[s
     first: dict[str, Arrays] = {}
     for way in ways:
         here, there = context.Pipe()
-        child = context.Process(target=serve, args=(name, way, size, arguments.threads, there))
+        child = context.Process(target=serve, args=(name, way, size, arguments, there))
         child.start()
         there.close()
         children[way] = (child, here)
         first[way] = here.recv()
     rounds: dict[str, list[float]] = {way: [] for way in ways}
+    processor: dict[str, list[float]] = {way: [] for way in ways}
     for _ in range(arguments.rounds):
         for way, (_, pipe) in children.items():
             pipe.send(arguments.images)
-            rounds[way].append(1000 * statistics.median(pipe.recv()))
+            wall, used = pipe.recv()
+            rounds[way].append(1000 * wall)
+            processor[way].append(1000 * used)
     for child, pipe in children.values():
         pipe.send(0)
         child.join()
-    return {"model": name, "size": size, **summary(rounds, first), "layers": {
-        way: in_child(expensive_layers, name, size, arguments.threads, way)
+    used = {way: round(statistics.median(times), 2) for way, times in processor.items()}
+    facts = {**summary(rounds, first), "processor_milliseconds": used}
+    return {"model": name, "size": size, **facts, "layers": {
+        way: in_child(expensive_layers, name, way, size, arguments)
         for way in ways if way.startswith("openvino")
     }}  # fmt: skip
 
@@ -258,34 +302,46 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--images", type=int, default=5, help="images per round")
+    parser.add_argument("--class-map", action="store_true", help="choose classes at full size too")
     parser.add_argument("--note", default="", help="such as: machine shared")
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
     os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # threads that wait must not take turns of others
     rows = []
     for name in arguments.models:
-        row = measure(name, arguments.ways, arguments)
-        rows.append(row)
-        print(f"{name} {row['size'][0]}x{row['size'][1]}, speed as a multiple of the first")
-        for way, milliseconds in row["milliseconds"].items():
-            print(
-                f"  {way:20s} {milliseconds:8.2f} ms {row['speedup'][way]:6.2f}x  "
-                f"same class {min(row['same_class'][way]):.4f}"
-            )
-            for layer in row["layers"].get(way, []):
-                print(f"    {layer['microseconds']:6d} us  {layer['kind']}  {layer['layer']}")
-    if arguments.output:
-        facts = {
-            "processor": processor(),
-            "threads": arguments.threads,
-            "batch": 1,
-            "rounds": arguments.rounds,
-            "images_per_round": arguments.images,
-            "note": arguments.note,
-            "versions": versions(),
-        }
-        document = {"protocol": facts, "rows": rows}
-        arguments.output.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+        rows.append(measure(name, arguments.ways, arguments))
+        show(rows[-1])
+        if arguments.output:  # what is there should a later network fail
+            document = {"protocol": protocol(arguments), "rows": rows}
+            arguments.output.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+
+
+def show(row: dict[str, Any]) -> None:
+    """Print the row of a network."""
+    print(f"{row['model']} {row['size'][0]}x{row['size'][1]}, speed as a multiple of the first")
+    for way, milliseconds in row["milliseconds"].items():
+        print(
+            f"  {way:20s} {milliseconds:8.2f} ms {row['speedup'][way]:6.2f}x  "
+            f"processor {row['processor_milliseconds'][way]:8.2f} ms  "
+            f"same class {min(row['same_class'][way]):.4f}",
+            flush=True,
+        )
+        for layer in row["layers"].get(way, []):
+            print(f"    {layer['microseconds']:6d} us  {layer['kind']}  {layer['layer']}")
+
+
+def protocol(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return on what and how the rows were measured."""
+    return {
+        "processor": processor(),
+        "threads": arguments.threads,
+        "batch": 1,
+        "rounds": arguments.rounds,
+        "images_per_round": arguments.images,
+        "class_map": arguments.class_map,
+        "note": arguments.note,
+        "versions": versions(),
+    }
 
 
 if __name__ == "__main__":
