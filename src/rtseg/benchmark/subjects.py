@@ -31,8 +31,8 @@ OWN_PRECISION = {"openvino": ("fp32", "bf16")}
 """Engines that compute in any of these whatever the file holds; one file is enough for them."""
 PREFERRED_TASKS = ("semantic", "road_lane", "semantic_masks", "classification")
 """decision: of the tasks that fit a network with random weights, the one to measure."""
-SETTLING = ((64, 128), 4)
-"""decision: size and number of noise images that give batch norms of random weights statistics."""
+SETTLING = (5, (2, 3, 64, 96))
+"""decision: batches of noise, and their shape, that batch norms of random weights see."""
 
 
 @dataclass(frozen=True)
@@ -183,19 +183,13 @@ def random_checkpoint(name: str, folder: Path) -> ModelInfo:
 
 
 def settle_norms(model: nn.Module) -> None:
-    """Give batch norms the statistics of noise, so that values neither vanish nor explode."""
-    norms = [item for item in model.modules() if isinstance(item, nn.BatchNorm2d)]
-    momenta = [item.momentum for item in norms]
-    for item in norms:
-        item.momentum = None  # the mean of all batches
-        item.reset_running_stats()
-    (height, width), count = SETTLING
+    """Let batch norms see some noise, so that values neither vanish nor explode behind them."""
+    passes, shape = SETTLING
     model.train()
     with torch.no_grad():
-        model(torch.randn(count, 3, height, width))
+        for _ in range(passes):
+            model(torch.randn(shape))
     model.eval()
-    for item, momentum in zip(norms, momenta, strict=True):
-        item.momentum = momentum
 
 
 def _task_of(model: nn.Module) -> str:
