@@ -110,10 +110,9 @@ def images(name: str, size: tuple[int, int]) -> NDArray[np.float32]:
 
 
 def prepare(
-    name: str, way: str, size: tuple[int, int], arguments: argparse.Namespace,
-    *, profile: bool = False,
-) -> Any:  # fmt: skip
-    """Return a function from an image to the arrays of the output; for OpenVINO its request."""
+    name: str, way: str, size: tuple[int, int], arguments: argparse.Namespace
+) -> tuple[Callable[[NDArray[np.float32]], Arrays], Callable[[], list[Any]]]:
+    """Return a function from an image to the arrays of the output, and one that lists layers."""
     import torch
 
     engine, deployable, precision = WAYS[way]
@@ -121,14 +120,14 @@ def prepare(
     torch.set_num_threads(threads)
     model = build(name, deployable=deployable, class_map=arguments.class_map)
     if engine == "torch":
-        return lambda image: _run_torch(model, image)
+        return lambda image: _run_torch(model, image), list
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.onnx"
         example = torch.from_numpy(images(name, size))
         torch.onnx.export(model, (example,), str(file), dynamo=True, verbose=False)
         if engine == "onnxruntime":
-            return _onnxruntime(file, threads)
-        return _openvino(file, threads, precision, profile=profile)
+            return _onnxruntime(file, threads), list
+        return _openvino(file, threads, precision, images(name, size))
 
 
 def _run_torch(model: Any, image: NDArray[np.float32]) -> Arrays:
@@ -150,36 +149,36 @@ def _onnxruntime(file: Path, threads: int) -> Callable[[NDArray[np.float32]], Ar
     return lambda image: session.run(None, {name: image})
 
 
-def _openvino(file: Path, threads: int, precision: str, *, profile: bool) -> Any:
+def _openvino(
+    file: Path, threads: int, precision: str, example: NDArray[np.float32]
+) -> tuple[Callable[[NDArray[np.float32]], Arrays], Callable[[], list[Any]]]:
     import openvino
 
-    settings = {
-        "INFERENCE_NUM_THREADS": threads,
-        "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_PRECISION_HINT": precision,
-        "PERF_COUNT": profile,
-    }
-    compiled = openvino.Core().compile_model(str(file), "CPU", settings)
-    request = compiled.create_infer_request()
-    if profile:
-        return request
-    outputs = range(len(compiled.outputs))
+    core = openvino.Core()
+    network = core.read_model(str(file))
+
+    def request(*, profile: bool) -> Any:
+        settings = {
+            "INFERENCE_NUM_THREADS": threads,
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": precision,
+            "PERF_COUNT": profile,
+        }
+        return core.compile_model(network, "CPU", settings).create_infer_request()
+
+    plain = request(profile=False)
 
     def run(image: NDArray[np.float32]) -> Arrays:
-        request.infer([image], share_inputs=True)
-        return [request.get_output_tensor(index).data for index in outputs]
+        plain.infer([image], share_inputs=True)
+        return [plain.get_output_tensor(index).data for index in range(len(network.outputs))]
 
-    return run
+    return run, lambda: expensive_layers(request(profile=True), example)
 
 
-def expensive_layers(
-    name: str, way: str, size: tuple[int, int], arguments: argparse.Namespace
-) -> list[Any]:
+def expensive_layers(request: Any, image: NDArray[np.float32]) -> list[Any]:
     """Return the most expensive layers of OpenVINO: what they are, and microseconds."""
-    request = prepare(name, way, size, arguments, profile=True)
-    image = images(name, size)
     seen: dict[str, tuple[str, list[float]]] = {}
-    for _ in range(25):
+    for _ in range(15):
         request.infer([image])
         for layer in request.profiling_info:
             kind = f"{layer.node_type} {layer.exec_type}"
@@ -204,7 +203,7 @@ def serve(
     name: str, way: str, size: tuple[int, int], arguments: argparse.Namespace, pipe: Any
 ) -> None:
     """Run a network in this process, a few images whenever it is asked to."""
-    run = prepare(name, way, size, arguments)
+    run, layers = prepare(name, way, size, arguments)
     image = images(name, size)
     pipe.send(classes(run(image)))
     while count := pipe.recv():
@@ -217,6 +216,7 @@ def serve(
             seconds.append(time.perf_counter() - began)
         processor = time.process_time() - used
         pipe.send((statistics.median(seconds), processor / count))
+    pipe.send(layers())
 
 
 def measure(name: str, ways: list[str], arguments: argparse.Namespace) -> dict[str, Any]:
@@ -240,15 +240,14 @@ def measure(name: str, ways: list[str], arguments: argparse.Namespace) -> dict[s
             wall, used = pipe.recv()
             rounds[way].append(1000 * wall)
             processor[way].append(1000 * used)
-    for child, pipe in children.values():
+    layers = {}
+    for way, (child, pipe) in children.items():
         pipe.send(0)
+        layers[way] = pipe.recv()
         child.join()
     used = {way: round(statistics.median(times), 2) for way, times in processor.items()}
     facts = {**summary(rounds, first), "processor_milliseconds": used}
-    return {"model": name, "size": size, **facts, "layers": {
-        way: in_child(expensive_layers, name, way, size, arguments)
-        for way in ways if way.startswith("openvino")
-    }}  # fmt: skip
+    return {"model": name, "size": size, **facts, "layers": layers}
 
 
 def summary(rounds: dict[str, list[float]], first: dict[str, Arrays]) -> dict[str, Any]:
@@ -269,13 +268,6 @@ def summary(rounds: dict[str, list[float]], first: dict[str, Arrays]) -> dict[st
             for way, output in first.items()
         },
     }
-
-
-def in_child(target: Callable[..., Any], *parameters: Any) -> Any:
-    """Return what a function returns in a fresh process."""
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(1) as pool:
-        return pool.apply(target, parameters)
 
 
 def processor() -> str:

@@ -82,7 +82,7 @@ def _block(in_channels: int, out_channels: int, kernel_size: int) -> ConvNormAct
     return ConvNormAct(in_channels, out_channels, kernel_size, activation="relu", eps=EPS)
 
 
-def _resize(x: Tensor, size: torch.Size | tuple[int, int]) -> Tensor:
+def resize(x: Tensor, size: torch.Size | tuple[int, int]) -> Tensor:
     """Resize (B, C, h, w) bilinearly to (H, W); corners are not aligned."""
     return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=False).to(x.dtype)
 
@@ -171,8 +171,8 @@ class ContextPath(nn.Module):
             F1 at 1/32, F2 at 1/16 and F3 at 1/8, each with `width` channels.
         """
         f1 = self.arm32(last) + self.mean32(_spatial_mean(last))
-        f2 = self.arm16(sixteenth) + self.up32(_resize(f1, sixteenth.shape[-2:]))
-        f3 = self.up16(_resize(f2, eighth.shape[-2:]))
+        f2 = self.arm16(sixteenth) + self.up32(resize(f1, sixteenth.shape[-2:]))
+        f3 = self.up16(resize(f2, eighth.shape[-2:]))
         return [f1, f2, f3]
 
 
@@ -319,8 +319,15 @@ class Attention(nn.Module):
         """
         weights, offsets = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
         q, k, v = (
-            F.linear(x, weight, offset).view(*x.shape[:2], HEADS, -1).transpose(1, 2)
+            F.linear(x, weight, offset)
             for x, weight, offset in zip((query, key, value), weights, offsets, strict=True)
+        )
+        return self.attend(q, k, v, bias)
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
+        """Do what `forward` does with inputs that are projected already."""
+        q, k, v = (
+            x.view(*x.shape[:2], HEADS, -1).transpose(1, 2) for x in (query, key, value)
         )  # (B, heads, N or S, D / heads)
         if self.form == "sdpa":
             mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
@@ -450,13 +457,13 @@ class Decoder(nn.Module):
         # and an engine computes it once.
         x = self.q_feat[None]
         earlier: list[MaskOutput] = []
-        small = None if self.training else [_resize(features, size) for size in sizes]
+        small = None if self.training else [resize(features, size) for size in sizes]
         for index, layer in enumerate(self.layers):
             level = index % len(levels)
             bias = None
             if small is None:
                 earlier.append(self.heads(x, features))
-                masks = _resize(earlier[-1].mask_logits, sizes[level])
+                masks = resize(earlier[-1].mask_logits, sizes[level])
                 bias = attention_bias(masks.flatten(2)) if self.masked_attention else None
             elif self.masked_attention:
                 bias = attention_bias(self.heads.masks(x, small[level]).flatten(2))
@@ -541,6 +548,14 @@ class BiSeNetFormer(nn.Module):
         return output
 
     def deployable(self) -> BiSeNetFormer:
+        """Return the same function for evaluation: norms folded, the decoder rebuilt; see there."""
+        from rtseg.models.bisenetformer_deploy import DeployedDecoder
+
+        clone = self.folded()
+        clone.decoder = DeployedDecoder(clone.decoder)  # type: ignore[assignment]
+        return clone
+
+    def folded(self) -> BiSeNetFormer:
         """Return a copy for evaluation with batch norms folded and the fusion as one 1x1."""
         clone = copy.deepcopy(self).eval()
         clone.backbone.fuse()
