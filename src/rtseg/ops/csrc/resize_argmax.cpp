@@ -12,7 +12,9 @@
 #include <thread>
 #include <vector>
 
-#if defined(__x86_64__)
+// Other compilers choose instruction sets by other means; there the portable code runs.
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#define RTSEG_X86
 #include <immintrin.h>
 #endif
 
@@ -63,7 +65,7 @@ namespace portable {
 #undef ROWS
 }  // namespace portable
 
-#if defined(__x86_64__)
+#ifdef RTSEG_X86
 #pragma GCC push_options
 #pragma GCC target("avx2,fma")
 namespace avx2 {
@@ -96,7 +98,7 @@ namespace avx512 {
 enum Variant { kBest = 0, kPortable = 1, kAvx2 = 2, kAvx512 = 3 };
 
 static Variant best_variant() {
-#if defined(__x86_64__)
+#ifdef RTSEG_X86
   if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return kPortable;
   const bool wide = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                     __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
@@ -107,7 +109,7 @@ static Variant best_variant() {
 }
 
 static void run(Variant variant, const Job& job, Scratch& scratch, int64_t first, int64_t last) {
-#if defined(__x86_64__)
+#ifdef RTSEG_X86
   if (variant == kAvx512) return avx512::run(job, scratch, first, last);
   if (variant == kAvx2) return avx2::run(job, scratch, first, last);
 #endif
