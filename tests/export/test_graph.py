@@ -10,7 +10,7 @@ from export.networks import PREPROCESS, Lanes, Small
 from rtseg.data.preprocess import Preprocess
 from rtseg.errors import ConfigError
 from rtseg.export.choose import chooser
-from rtseg.export.graph import Graph, Normalize, Traced, other_sizes, traces
+from rtseg.export.graph import Graph, Normalize, Traced, first_sentence, other_sizes, traces
 from rtseg.structures import SemanticOutput
 from rtseg.tasks import rebuild
 
@@ -99,6 +99,14 @@ def test_a_network_that_cannot_be_recorded_says_why() -> None:
 
     with pytest.raises(ConfigError, match=r"Undecided cannot be recorded by torch.export \(.+\)"):
         first(Graph(Undecided()))
+
+
+def test_the_first_cause_is_named() -> None:
+    outer = ValueError("step 3 failed")
+    outer.__cause__ = KeyError("other")
+    outer.__cause__.__cause__ = RuntimeError("\n  - no such operator\nmore")
+    assert first_sentence(outer) == "no such operator"
+    assert first_sentence(ValueError()) == "ValueError"
 
 
 @pytest.mark.parametrize(

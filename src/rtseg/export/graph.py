@@ -230,6 +230,8 @@ def _refusal(graph: Graph, axes: tuple[Axis, ...], error: Exception) -> ConfigEr
 
 
 def first_sentence(error: Exception) -> str:
-    """Return the first line of a message that says something."""
+    """Return the first line that says something, of the error that all others follow from."""
+    while isinstance(error.__cause__, Exception):
+        error = error.__cause__
     lines = [line.strip(" -\t") for line in str(error).splitlines()]
     return next((line[:200] for line in lines if line), type(error).__name__)
