@@ -246,7 +246,11 @@ def measure(name: str, ways: list[str], arguments: argparse.Namespace) -> dict[s
         layers[way] = pipe.recv()
         child.join()
     used = {way: round(statistics.median(times), 2) for way, times in processor.items()}
-    facts = {**summary(rounds, first), "processor_milliseconds": used}
+    facts = {
+        **summary(rounds, first),
+        "processor_milliseconds": used,
+        "processor_speedup": {way: round(used[ways[0]] / used[way], 2) for way in ways},
+    }
     return {"model": name, "size": size, **facts, "layers": layers}
 
 
@@ -314,7 +318,8 @@ def show(row: dict[str, Any]) -> None:
     for way, milliseconds in row["milliseconds"].items():
         print(
             f"  {way:20s} {milliseconds:8.2f} ms {row['speedup'][way]:6.2f}x  "
-            f"processor {row['processor_milliseconds'][way]:8.2f} ms  "
+            f"processor {row['processor_milliseconds'][way]:8.2f} ms "
+            f"{row['processor_speedup'][way]:6.2f}x  "
             f"same class {min(row['same_class'][way]):.4f}",
             flush=True,
         )
