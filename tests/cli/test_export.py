@@ -67,7 +67,7 @@ def test_a_file_that_differs_ends_with_6_and_leaves_nothing(
         (["--format", "onnx,opnvino"], 2, "format 'opnvino' is unknown"),
         (["--size", "64,96"], 2, "--size: is '64,96'; write HxW"),
         (["--dynamic", "all"], 2, "--dynamic: is 'all'; use auto, batch,hw"),
-        (["--precision", "int8"], 2, "precision 'int8' is unknown"),
+        (["--precision", "int4"], 2, "precision 'int4' is unknown"),
         (["--format", "onnx", "--precision", "bf16"], 2, "or openvino or torch_export"),
         (["--size", "60x96"], 2, "use 64x96"),
     ],

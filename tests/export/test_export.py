@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,10 @@ from inference.tiny import write_checkpoint
 from rtseg.checkpoint import Checkpoint, create_model
 from rtseg.data.preprocess import Preprocess
 from rtseg.errors import CheckFailedError, ConfigError, DataError
-from rtseg.export import FORMATS, Format, export, onnx
+from rtseg.export import FORMATS, Format, export, onnx, torch_export
 from rtseg.export.graph import Traced
 from rtseg.quantization import prepare
-from rtseg.runtimes import open_export, read_manifest
+from rtseg.runtimes import Manifest, open_export, read_manifest
 from rtseg.structures import MaskOutput
 
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -32,14 +33,27 @@ def operators(path: Path) -> set[str]:
     return {node.op_type for node in library.load(path).graph.node}
 
 
-def test_a_folder_holds_the_file_and_what_is_known_about_it(tmp_path: Path) -> None:
-    manifest = export(small(), "onnx", tmp_path / "out", size=SIZE)
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
-        "manifest.json", "model.onnx",
-    ]  # fmt: skip
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
-    assert read_manifest(tmp_path / "out") == manifest
-    digest = hashlib.sha256((tmp_path / "out" / "model.onnx").read_bytes()).hexdigest()
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Manifest]:
+    """A folder that nobody changes, and what its export returned."""
+    folder = tmp_path_factory.mktemp("exports") / "out"
+    return folder, export(small(), "onnx", folder, size=SIZE)
+
+
+@pytest.fixture
+def folder(exported: tuple[Path, Manifest], tmp_path: Path) -> Path:
+    """A copy of that folder."""
+    return shutil.copytree(exported[0], tmp_path / "out")
+
+
+def test_a_folder_holds_the_file_and_what_is_known_about_it(
+    exported: tuple[Path, Manifest],
+) -> None:
+    folder, manifest = exported
+    assert sorted(path.name for path in folder.iterdir()) == ["manifest.json", "model.onnx"]
+    assert [path.name for path in folder.parent.iterdir()] == ["out"]
+    assert read_manifest(folder) == manifest
+    digest = hashlib.sha256((folder / "model.onnx").read_bytes()).hexdigest()
     assert manifest.files == {"model.onnx": digest}
     assert (manifest.format, manifest.precision, manifest.output) == (
         "onnx", "fp32", "SemanticOutput",
@@ -49,7 +63,7 @@ def test_a_folder_holds_the_file_and_what_is_known_about_it(tmp_path: Path) -> N
     assert manifest.config["preprocess"]["mean"] == [100, 110, 120]
     assert manifest.facts["size"] == [32, 40]
     assert manifest.facts["dynamic"] == ["batch", "hw"]
-    assert manifest.facts["bytes"] == (tmp_path / "out" / "model.onnx").stat().st_size
+    assert manifest.facts["bytes"] == (folder / "model.onnx").stat().st_size
     assert manifest.facts["versions"]["onnx"]
     assert manifest.parity["engine"] == "onnxruntime"
     assert manifest.parity["error"] < 1e-5
@@ -57,17 +71,15 @@ def test_a_folder_holds_the_file_and_what_is_known_about_it(tmp_path: Path) -> N
     assert len(manifest.parity["cases"]) == 6
 
 
-def test_the_file_runs_without_rtseg_and_is_named(tmp_path: Path) -> None:
-    loaded = small()
-    export(loaded, "onnx", tmp_path / "out", size=SIZE)
-    session = onnxruntime.InferenceSession(tmp_path / "out" / "model.onnx")
+def test_the_file_runs_without_rtseg_and_is_named(exported: tuple[Path, Manifest]) -> None:
+    session = onnxruntime.InferenceSession(exported[0] / "model.onnx")
     (port,) = session.get_inputs()
     assert (port.name, port.shape) == ("image", ["batch", 3, "height", "width"])
     assert [item.name for item in session.get_outputs()] == ["logits"]
     images = torch.randn(3, 3, 56, 72)
     (logits,) = session.run(None, {"image": images.numpy()})
     with torch.no_grad():
-        expected = loaded.model(images).logits
+        expected = small().model(images).logits
     torch.testing.assert_close(torch.from_numpy(logits), expected, rtol=1e-4, atol=1e-5)
 
 
@@ -102,8 +114,11 @@ def test_one_image_of_one_size(tmp_path: Path) -> None:
         open_export(tmp_path / "out").model(torch.randn(1, 3, 40, 40))
 
 
-def test_half_precision_keeps_the_types_of_input_and_output(tmp_path: Path) -> None:
-    whole = export(small(), "onnx", tmp_path / "a", size=SIZE)
+@pytest.mark.slow
+def test_half_precision_keeps_the_types_of_input_and_output(
+    exported: tuple[Path, Manifest], tmp_path: Path
+) -> None:
+    whole = exported[1]
     half = export(small(), "onnx", tmp_path / "b", size=SIZE, precision="fp16")
     assert half.precision == "fp16"
     assert (half.image, half.outputs) == (whole.image, whole.outputs)
@@ -126,17 +141,14 @@ def test_a_program_that_the_format_cannot_hold_gives_way_to_a_lesser_one(
     def write(traced: Traced, folder: Path) -> str:
         if "hw" in traced.axes:
             raise RuntimeError("no such operator")
-        return onnx.write(traced, folder)
+        return torch_export.write(traced, folder)
 
-    _replace_writer(monkeypatch, write)
-    assert export(small(), "onnx", tmp_path / "a", size=SIZE).facts["dynamic"] == ["batch"]
-    with pytest.raises(ConfigError, match=r"cannot be written as onnx \(no such operator\)"):
-        export(small(), "onnx", tmp_path / "b", size=SIZE, dynamic=("hw",))
+    name = "torch_export"
+    monkeypatch.setitem(FORMATS, name, Format({"fp32": write}, typed=True))
+    assert export(small(), name, tmp_path / "a", size=SIZE).facts["dynamic"] == ["batch"]
+    with pytest.raises(ConfigError, match=r"cannot be written as .+ \(no such operator\)"):
+        export(small(), name, tmp_path / "b", size=SIZE, dynamic=("hw",))
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
-
-
-def _replace_writer(monkeypatch: pytest.MonkeyPatch, write: Any) -> None:
-    monkeypatch.setitem(FORMATS, "onnx", Format({"fp32": write}, typed=True))
 
 
 # ---------------------------------------------------------------- faults
@@ -156,31 +168,35 @@ def test_a_shifted_weight_leaves_nothing_behind(
         library.save(model, folder / name)
         return name
 
-    _replace_writer(monkeypatch, write)
+    monkeypatch.setitem(FORMATS, "onnx", Format({"fp32": write}, typed=True))
     with pytest.raises(CheckFailedError, match="output 'logits' differs") as caught:
         export(small(), "onnx", tmp_path / "out", size=SIZE)
     assert caught.value.exit_code == 6
     assert list(tmp_path.iterdir()) == []
 
 
-def test_aligned_corners_in_the_exported_copy_are_noticed(tmp_path: Path) -> None:
-    (tmp_path / "out").mkdir()
-    old = export(small(), "onnx", tmp_path / "out", size=SIZE)
+def test_aligned_corners_in_the_exported_copy_are_noticed(
+    exported: tuple[Path, Manifest], folder: Path
+) -> None:
     with pytest.raises(CheckFailedError, match="output 'logits' differs"):
-        export(small(flipped=True), "onnx", tmp_path / "out", size=SIZE, overwrite=True)
-    assert read_manifest(tmp_path / "out") == old
-    with pytest.raises(CheckFailedError, match="output 'classes' differs"):
-        export(small(flipped=True), "onnx", tmp_path / "b", size=SIZE, with_argmax=True)
+        export(small(flipped=True), "onnx", folder, size=SIZE, overwrite=True)
+    assert read_manifest(folder) == exported[1]
 
 
-def test_folders_are_replaced_only_when_asked_and_only_exports(tmp_path: Path) -> None:
-    export(small(), "onnx", tmp_path / "out", size=SIZE, dynamic=())
+def test_wrong_classes_are_noticed_where_there_are_no_scores(tmp_path: Path) -> None:
+    with pytest.raises(CheckFailedError, match="all images: output 'classes' differs"):
+        export(small(flipped=True), "torch_export", tmp_path / "b", size=SIZE, with_argmax=True)
+
+
+def test_folders_are_replaced_only_when_asked_and_only_exports(folder: Path) -> None:
     with pytest.raises(DataError, match="exists already"):
-        export(small(), "onnx", tmp_path / "out", size=SIZE)
-    export(small(), "onnx", tmp_path / "out", size=SIZE, dynamic=(), overwrite=True)
-    (tmp_path / "out" / "notes.txt").write_text("mine")
+        export(small(), "torch_export", folder, size=SIZE)
+    export(small(), "torch_export", folder, size=SIZE, dynamic=(), overwrite=True)
+    assert read_manifest(folder).format == "torch_export"
+    assert not (folder / "model.onnx").exists()
+    (folder / "notes.txt").write_text("mine")
     with pytest.raises(DataError, match=r"holds notes.txt"):
-        export(small(), "onnx", tmp_path / "out", size=SIZE, overwrite=True)
+        export(small(), "torch_export", folder, size=SIZE, overwrite=True)
 
 
 # ---------------------------------------------------------------- refusals
@@ -189,8 +205,8 @@ def test_folders_are_replaced_only_when_asked_and_only_exports(tmp_path: Path) -
     [
         ({"size": (30, 40)}, "30x40 is smaller than 32 or no multiple of .* stride 8; use 32x40"),
         ({"size": (64, 36)}, "use 64x40"),
-        ({"precision": "int8"}, "precision 'int8' is unknown; use fp32 or fp16 or bf16"),
-        ({"precision": "bf16"}, "use fp32 or fp16 for onnx, or openvino or torch_export or aoti"),
+        ({"precision": "int4"}, "precision 'int4' is unknown; use fp32 or fp16 or bf16"),
+        ({"precision": "bf16"}, "for onnx, or openvino or torch_export or aoti"),
         ({"format_name": "onx"}, "format 'onx' is unknown; did you mean one of: onnx"),
     ],
 )
@@ -227,7 +243,7 @@ def test_the_size_is_that_of_the_preprocessing() -> None:
 def test_a_checkpoint_is_exported_by_path(tmp_path: Path) -> None:
     write_checkpoint(tmp_path / "run" / "best")
     manifest = rtseg.export(
-        tmp_path / "run", "onnx", tmp_path / "out", size=(64, 96), dynamic=("batch",)
+        tmp_path / "run", "torch_export", tmp_path / "out", size=(64, 96), dynamic=("batch",)
     )
     assert manifest.config["name"] == "dabnet"
     opened = open_export(tmp_path / "out")
