@@ -8,6 +8,7 @@ import pytest
 from benchmark.documents import document, failed, row
 from rtseg.benchmark.pareto import Point, conditions, front, picture, points
 from rtseg.errors import ConfigError
+from rtseg.visualize.charts import _free_place
 
 
 def point(name: str, speed: float, score: float) -> Point:
@@ -75,3 +76,20 @@ def test_the_picture_names_every_network() -> None:
     colors = {tuple(color) for color in both.reshape(-1, 3)}
     assert {(37, 99, 235), (234, 88, 12)} <= colors, "a disc of each"
     assert (234, 88, 12) not in {tuple(color) for color in alone.reshape(-1, 3)}
+
+
+def test_captions_stand_beside_discs_and_cover_nothing() -> None:
+    box = (0.0, 0.0, 300.0, 300.0)
+
+    def place(x: float, y: float, *others: tuple[float, float, float, float]) -> Any:
+        taken = [(x - 10, y - 10, x + 10, y + 10), *others]
+        where = _free_place((x, y, 10.0), 50, taken, box)
+        left, middle = where
+        assert taken[-1] == (left, middle - 10, left + 50, middle + 10), "it is taken now"
+        return where
+
+    assert place(100, 100) == (118, 100)  # 8 pixels to the right
+    assert place(280, 100) == (212, 100), "the picture ends on the right"
+    assert place(100, 100, (130, 95, 140, 105)) == (32, 100), "something stands on the right"
+    right, left = (119, 80, 300, 120), (0, 80, 81, 120)
+    assert place(100, 100, right, left) == (75, 58), "above what stands beside"
