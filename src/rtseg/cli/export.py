@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rtseg.cli.common import Shared, make_table
+from rtseg.cli.common import SetOption, Shared, make_table, reader_options
 from rtseg.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ DYNAMIC: dict[str, tuple[str, ...] | None] = {
     "hw": ("hw",),
     "none": (),
 }
+EIGHT_BITS = "Eight bits"
 HEADS = ("format", "precision", "input", "MB", "seconds", "relative error", "same class")
 
 
@@ -39,7 +40,7 @@ def export(
     output: Annotated[
         Path, typer.Option(help="Folder; with several formats each gets a folder inside.")
     ] = Path("exported"),
-    precision: Annotated[str, typer.Option(help="fp32, fp16 or bf16.")] = "fp32",
+    precision: Annotated[str, typer.Option(help="fp32, fp16, bf16 or int8.")] = "fp32",
     size: Annotated[
         str | None,
         typer.Option(help="Height and width of the input, such as 512x1024.", metavar="HxW"),
@@ -56,15 +57,33 @@ def export(
     with_argmax: Annotated[
         bool, typer.Option("--with-argmax", help="Give classes instead of scores.")
     ] = False,
+    calib: Annotated[
+        str | None,
+        typer.Option(
+            help="Data for int8, as for val: ranges from train, scores compared on val.",
+            metavar="DATA",
+            rich_help_panel=EIGHT_BITS,
+        ),
+    ] = None,
+    options: SetOption = None,
+    calib_count: Annotated[
+        int, typer.Option(help="Images drawn of each split.", min=1, rich_help_panel=EIGHT_BITS)
+    ] = 256,
+    gate: Annotated[
+        float,
+        typer.Option(help="Points that a score may drop.", min=0, rich_help_panel=EIGHT_BITS),
+    ] = 1.0,
     shared: Shared,
 ) -> None:
     """Write a network as files that other engines run.
 
     Every file is compared with the network, at several sizes and numbers of images; one that
-    differs is not written (exit code 6). A folder holds the file and manifest.json, which tells
-    inputs, outputs, classes, preprocessing, and what the comparison found.
+    differs is not written (exit code 6). In int8 its score on real images may drop a little. A
+    folder holds the file and manifest.json, which tells inputs, outputs, classes, preprocessing,
+    and what the comparison found.
     """
     from rtseg.checkpoint import load
+    from rtseg.data.spec import open_splits
     from rtseg.export import export as write
     from rtseg.export import require_ready
 
@@ -78,6 +97,9 @@ def export(
         "dynamic": _dynamic(dynamic),
         "with_preprocess": with_preprocess,
         "with_argmax": with_argmax,
+        "calib": open_splits(calib, options=reader_options(options)) if calib else None,
+        "calib_count": calib_count,
+        "gate": gate,
         "overwrite": shared.overwrite,
     }
     loaded = load(checkpoint)
@@ -87,7 +109,7 @@ def export(
         shared.log(f"{name}: writing and comparing")
         manifest = write(loaded, name, folder, **options)  # type: ignore[arg-type]
         rows.append(_row(manifest, time.perf_counter() - started))
-        shared.log(f"{name}: {rows[-1][3]} MB in {rows[-1][4]} s, at {folder}")
+        shared.log(f"{name}: {_cost(manifest)}{rows[-1][3]} MB in {rows[-1][4]} s, at {folder}")
         done[name] = {"output": str(folder), "manifest": json.loads(manifest.to_json())}
     shared.finish({"exports": done}, make_table("", HEADS, rows, numbers=4))
 
@@ -119,3 +141,15 @@ def _row(manifest: Manifest, seconds: float) -> Sequence[Any]:
         "-" if error is None else f"{error:.1e}",
         f"{agreement:.3%}",
     )
+
+
+def _cost(manifest: Manifest) -> str:
+    """Say what eight bits cost, if that was measured."""
+    data = manifest.parity.get("data", {})
+    parts = [
+        f"{name} {values['int8']:.4f} in int8, {values['fp32']:.4f} in fp32"
+        for name, values in data.get("scores", {}).items()
+    ]
+    if "agreement" in data:
+        parts = [f"{data['agreement']:.2%} of the pixels keep their class"]
+    return "".join(f"{part}; " for part in parts)

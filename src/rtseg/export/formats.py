@@ -15,7 +15,9 @@ from rtseg.export import onnx, openvino, tensorrt, torch_export
 from rtseg.export.graph import Traced
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-"""What a network computes in, by precision."""
+"""What a network computes in, by precision; in int8 it computes in float but for the layers that
+the graph says."""
+PRECISIONS = (*DTYPES, "int8")
 
 
 Write = Callable[[Traced, Path], str]
@@ -38,13 +40,13 @@ class Format(NamedTuple):
 _HALF_OPENVINO = functools.partial(openvino.write, halve=True)
 FORMATS: dict[str, Format] = {
     "onnx": Format(
-        dict.fromkeys(("fp32", "fp16"), onnx.write),
+        dict.fromkeys(("fp32", "fp16", "int8"), onnx.write),
         typed=True,
         packages=("onnx", "onnxscript", "onnxruntime"),
         install="pip install 'rtseg[onnx]'",
     ),
     "openvino": Format(
-        {"fp32": openvino.write, "fp16": _HALF_OPENVINO, "bf16": openvino.write},
+        {**dict.fromkeys(("fp32", "bf16", "int8"), openvino.write), "fp16": _HALF_OPENVINO},
         typed=False,
         packages=("openvino", "onnx", "onnxscript"),
         install="pip install 'rtseg[onnx,openvino]'",
@@ -74,9 +76,9 @@ def require_format(name: str, precision: str) -> Format:
             f"format {name!r} is unknown", where="format", fix=f"did you mean one of: {close}?"
         )
     found = FORMATS[name]
-    if precision not in DTYPES:
+    if precision not in PRECISIONS:
         raise ConfigError(
-            f"precision {precision!r} is unknown", where="precision", fix=f"use {_list(DTYPES)}"
+            f"precision {precision!r} is unknown", where="precision", fix=f"use {_list(PRECISIONS)}"
         )
     if precision not in found.write:
         others = [key for key, other in FORMATS.items() if precision in other.write]

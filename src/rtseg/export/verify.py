@@ -41,7 +41,7 @@ GATES = {
     "bf16": Gate(None, 0.995),
 }
 """decision: by precision. Rounding to half the bits moves scores, but few pixels to other
-classes."""
+classes. That of int8 depends on the network."""
 
 
 SPARED, JUMP = 0.1, 100
@@ -107,9 +107,14 @@ class Reference:
         found = [self.answer(index, case.size) for index in _indices(case)]
         return type(found[0])(*(_joined(values) for values in zip(*found, strict=True)))
 
-    @torch.inference_mode()
     def _answer(self, index: int, size: Size) -> Any:
-        output = self.model(self.normalized(self.pixels(index, size)[None]))
+        return self.output(self.normalized(self.pixels(index, size)[None]))
+
+    @torch.inference_mode()
+    def output(self, images: Tensor) -> Any:
+        """Return the output for normalized images (B, 3, H, W)."""
+        output = self.model(images)
+        size = (images.shape[-2], images.shape[-1])
         return output if self.choose is None else self.choose(output, size)
 
 
@@ -225,7 +230,7 @@ def verify(
             _require_near(name, item.error, limit, f"{where}, {_shape(case)}")
             found.setdefault(name, []).append(item)
         rows.append({"batch": case.batch, "size": list(case.size), "outputs": _figures(row)})
-    total = {name: _together(items) for name, items in found.items()}
+    total = {name: together(items) for name, items in found.items()}
     for name, item in total.items():
         _require_near(name, item.error, gate.error, f"{where}, half of the images")
         _require_alike(name, item, gate, f"{where}, all images")
@@ -244,7 +249,7 @@ def _figures(found: Mapping[str, Difference]) -> dict[str, Any]:
     }
 
 
-def _together(items: Sequence[Difference]) -> Difference:
+def together(items: Sequence[Difference]) -> Difference:
     """Return the median error of all images, and the pixels of all."""
     errors = [error for item in items for error in item.errors]
     middle = (float(np.median(errors)),) if errors else ()

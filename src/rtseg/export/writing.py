@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
+
+import torch
 
 from rtseg import config
 from rtseg.checkpoint import Checkpoint, load, versions
@@ -17,12 +19,13 @@ from rtseg.errors import ConfigError, RtsegError
 from rtseg.export.choose import chooser
 from rtseg.export.formats import DTYPES, FORMATS, Format, Write, require_format
 from rtseg.export.graph import SMALLEST, Axis, Graph, Size, Traced, first_sentence, traces
-from rtseg.export.verify import GATES, Reference, cases, verify
+from rtseg.export.int8 import Data, Images, Plan, engines, judge, open_images, plan, tolerance
+from rtseg.export.verify import GATES, Case, Gate, Reference, cases, verify
 from rtseg.quantization import QuantizedNetwork
 from rtseg.runtimes import MANIFEST, Manifest, Runtime, deployable, open_export, sha256
 from rtseg.tasks import rebuild
 
-Precision = Literal["fp32", "fp16", "bf16"]
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
 CONTENT = (MANIFEST, "model.onnx", "model.onnx.data", "model.xml", "model.bin", "model.pt2",
            "model.engine")  # fmt: skip
 """Files that the folder of an export may hold."""
@@ -41,6 +44,9 @@ def export(
     dynamic: Collection[Axis] | None = None,
     with_preprocess: bool = False,
     with_argmax: bool = False,
+    calib: Data | None = None,
+    calib_count: int = 256,
+    gate: float = 1.0,
     overwrite: bool = False,
 ) -> Manifest:
     """Write the deployable form of a network as a file, and compare that file with the network.
@@ -56,6 +62,10 @@ def export(
         with_preprocess: Normalize inside: the input is (B, H, W, 3) uint8 RGB. Resizing and
             padding stay outside.
         with_argmax: Resize and choose classes inside: the output is (B, H, W) uint8.
+        calib: For int8: text that opens data, or data sets by split. Ranges are taken from `train`,
+            the score is compared on `val`. A network that is quantized already needs none.
+        calib_count: Images that are drawn of each of the two splits.
+        gate: Points (hundredths) that the score may drop in int8.
         overwrite: Replace an old export.
 
     Returns:
@@ -70,21 +80,22 @@ def export(
     """
     chosen = require_ready(format_name, Path(output), precision=precision, overwrite=overwrite)
     checkpoint = model if isinstance(model, Checkpoint) else load(model)
-    _require_float(checkpoint)
     info = checkpoint.info
     preprocess = config.call(Preprocess, info.preprocess, section="preprocess")
     task = rebuild(info.task, info.classes, info.recipe.get("task", {}))
     choose = chooser(task) if with_argmax else None
+    images = None if calib is None else open_images(calib, preprocess, count=calib_count)
+    how = _plan(checkpoint, chosen, precision, images, where=format_name, pixels=with_preprocess)
     divisors = (preprocess.stride, preprocess.stride)
     graph = Graph(
-        deployable(checkpoint.model),
-        dtype=DTYPES[precision if chosen.typed else "fp32"],
+        how.network,
+        dtype=DTYPES.get(precision, torch.float32) if chosen.typed else torch.float32,
         preprocess=preprocess if with_preprocess else None,
         choose=choose,
     )
     found = traces(graph, _size(size, preprocess), divisors=divisors, axes=dynamic)
     with whole_folder(Path(output)) as folder:
-        traced, file = _write(chosen.write[precision], found, folder, where=format_name)
+        traced, file = _write(how.write, found, folder, where=format_name)
         manifest = Manifest(
             format=format_name,
             file=file,
@@ -100,19 +111,66 @@ def export(
             facts=_facts(format_name, traced, folder),
         )
         _save(manifest, folder)
-        runtime = open_export(folder, device="cuda" if format_name == "tensorrt" else "cpu").model
-        assert isinstance(runtime, Runtime)
-        parity = verify(
-            runtime,
-            Reference(checkpoint.model, preprocess, choose=choose),
-            cases(traced.size, axes=traced.axes, divisors=divisors),
-            gate=GATES[precision],
-            takes_pixels=with_preprocess,
-            where=format_name,
-        )
-        verified = dataclasses.replace(manifest, parity={**parity, "engine": runtime.engine})
+        reference = Reference(how.reference, preprocess, choose=choose)
+        batches = cases(traced.size, axes=traced.axes, divisors=divisors)
+        agreed = GATES.get(precision) or tolerance(how.reference, reference, batches)
+        parity = _compare(manifest, folder, reference, batches, gate=agreed)
+        if images is not None:
+            whole = Reference(checkpoint.model, preprocess, choose=choose)
+            opened = open_export(folder)
+            parity["data"] = judge(checkpoint, opened, images, reference=whole, gate=gate)
+        verified = dataclasses.replace(manifest, parity=parity)
         _save(verified, folder)
     return verified
+
+
+def _plan(
+    checkpoint: Checkpoint,
+    chosen: Format,
+    precision: Precision,
+    images: Images | None,
+    *,
+    where: str,
+    pixels: bool,
+) -> Plan:
+    """Return what is traced, what writes it, and what it has to agree with."""
+    model, write = checkpoint.model, chosen.write[precision]
+    if precision == "int8":
+        return plan(model, write, format_name=where, images=images, pixels=pixels)
+    if images is not None:
+        raise ConfigError(
+            f"{precision} needs no images", where="calib", fix="leave it out, or use int8"
+        )
+    if isinstance(model, QuantizedNetwork):
+        raise ConfigError(
+            f"is a quantized network, whose rounding no file in {precision} holds",
+            where=str(checkpoint.path),
+            fix="use int8, or export the float checkpoint that it was made from",
+        )
+    return Plan(deployable(model), write, model)
+
+
+def _compare(
+    manifest: Manifest, folder: Path, reference: Reference, batches: Sequence[Case], *, gate: Gate
+) -> dict[str, Any]:
+    """Return the report of the engine that a file is for; in int8 others have to agree as well."""
+    names = engines(folder, manifest) if manifest.precision == "int8" else ["auto"]
+    reports = {}
+    for name in names:
+        device = "cuda" if manifest.format == "tensorrt" else "cpu"
+        runtime = open_export(folder, runtime=name, device=device).model
+        assert isinstance(runtime, Runtime)
+        reports[runtime.engine] = verify(
+            runtime,
+            reference,
+            batches,
+            gate=gate,
+            takes_pixels=manifest.with_preprocess,
+            where=manifest.format if name == "auto" else f"{manifest.format} by {name}",
+        )
+    engine, *others = reports
+    found = {name: reports[name]["agreement"] for name in others}
+    return {**reports[engine], "engine": engine, **({"others": found} if found else {})}
 
 
 def require_ready(
@@ -151,15 +209,6 @@ def _write(
         where="format",
         fix="use --dynamic batch or none, or another format",
     )
-
-
-def _require_float(checkpoint: Checkpoint) -> None:
-    if isinstance(checkpoint.model, QuantizedNetwork):
-        raise ConfigError(
-            "is a quantized network, whose rounding no export holds",
-            where=str(checkpoint.path),
-            fix="export the float checkpoint that it was made from",
-        )
 
 
 def _size(size: Size | None, preprocess: Preprocess) -> Size:

@@ -25,8 +25,7 @@ class QuantizedLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute what the layer computes, (B, C, H, W) or (..., C), with rounded values."""
-        x, layer = self.input(x), self.layer
-        weight = round_weight(layer.weight)
+        x, layer, weight = self.input(x), self.layer, self.weight()
         if isinstance(layer, nn.Linear):
             return F.linear(x, weight, layer.bias)
         if isinstance(layer, DepthwiseConv2d):
@@ -35,3 +34,7 @@ class QuantizedLayer(nn.Module):
             return layer.convolve(x, weight)
         result: Tensor = layer._conv_forward(x, weight, layer.bias)
         return result
+
+    def weight(self) -> Tensor:
+        """Return the rounded weights (D, ...)."""
+        return round_weight(self.layer.weight)
