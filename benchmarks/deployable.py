@@ -53,7 +53,7 @@ EXPENSIVE = 3
 
 
 def build(name: str, *, deployable: bool, class_map: bool) -> Any:
-    """Return a network in evaluation mode whose batch norms have seen something.
+    """Return a network in evaluation mode whose norms and slopes have seen something.
 
     With `class_map` it returns the best class of every pixel of its input instead of scores.
     """
@@ -72,6 +72,8 @@ def build(name: str, *, deployable: bool, class_map: bool) -> Any:
             module.running_var.uniform_(0.7, 1.5)
             nn.init.uniform_(module.weight, 0.7, 1.3)
             nn.init.normal_(module.bias, std=0.1)
+        if isinstance(module, nn.PReLU):  # engines treat equal slopes in another way
+            nn.init.uniform_(module.weight, 0.1, 0.4)
     model.eval().requires_grad_(requires_grad=False)
     network = model.deployable() if deployable else model
     return _with_class_map(network) if class_map else network
