@@ -65,7 +65,7 @@ def export(
             rich_help_panel=EIGHT_BITS,
         ),
     ] = None,
-    options: SetOption = None,
+    data_options: SetOption = None,
     calib_count: Annotated[
         int, typer.Option(help="Images drawn of each split.", min=1, rich_help_panel=EIGHT_BITS)
     ] = 256,
@@ -97,7 +97,7 @@ def export(
         "dynamic": _dynamic(dynamic),
         "with_preprocess": with_preprocess,
         "with_argmax": with_argmax,
-        "calib": open_splits(calib, options=reader_options(options)) if calib else None,
+        "calib": open_splits(calib, options=reader_options(data_options)) if calib else None,
         "calib_count": calib_count,
         "gate": gate,
         "overwrite": shared.overwrite,
