@@ -25,54 +25,57 @@ DYNAMIC: dict[str, tuple[str, ...] | None] = {
     "none": (),
 }
 EIGHT_BITS = "Eight bits"
+CalibOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Data for int8, as for val: ranges from train, scores compared on val.",
+        metavar="DATA",
+        rich_help_panel=EIGHT_BITS,
+    ),
+]
+CountOption = Annotated[
+    int, typer.Option(help="Images drawn of each split.", min=1, rich_help_panel=EIGHT_BITS)
+]
+GateOption = Annotated[
+    float, typer.Option(help="Points that a score may drop.", min=0, rich_help_panel=EIGHT_BITS)
+]
+FormatOption = Annotated[
+    str,
+    typer.Option(
+        "--format", help="onnx, openvino, torch_export, aoti, tensorrt; several with commas."
+    ),
+]
+SizeOption = Annotated[
+    str | None,
+    typer.Option(help="Height and width of the input, such as 512x1024.", metavar="HxW"),
+]
+DynamicOption = Annotated[
+    str,
+    typer.Option(help="What may differ: batch, hw, both (batch,hw), none, or auto: all it can."),
+]
 HEADS = ("format", "precision", "input", "MB", "seconds", "relative error", "same class")
 
 
 def export(
     checkpoint: Annotated[Path, typer.Argument(help="Checkpoint or run folder.")],
     *,
-    format_names: Annotated[
-        str,
-        typer.Option(
-            "--format", help="onnx, openvino, torch_export, aoti, tensorrt; several with commas."
-        ),
-    ] = "onnx",
+    format_names: FormatOption = "onnx",
     output: Annotated[
         Path, typer.Option(help="Folder; with several formats each gets a folder inside.")
     ] = Path("exported"),
     precision: Annotated[str, typer.Option(help="fp32, fp16, bf16 or int8.")] = "fp32",
-    size: Annotated[
-        str | None,
-        typer.Option(help="Height and width of the input, such as 512x1024.", metavar="HxW"),
-    ] = None,
-    dynamic: Annotated[
-        str,
-        typer.Option(
-            help="What may differ: batch, hw, both (batch,hw), none, or auto: all it can."
-        ),
-    ] = "auto",
+    size: SizeOption = None,
+    dynamic: DynamicOption = "auto",
     with_preprocess: Annotated[
         bool, typer.Option("--with-preprocess", help="Take uint8 RGB and normalize inside.")
     ] = False,
     with_argmax: Annotated[
         bool, typer.Option("--with-argmax", help="Give classes instead of scores.")
     ] = False,
-    calib: Annotated[
-        str | None,
-        typer.Option(
-            help="Data for int8, as for val: ranges from train, scores compared on val.",
-            metavar="DATA",
-            rich_help_panel=EIGHT_BITS,
-        ),
-    ] = None,
+    calib: CalibOption = None,
     data_options: SetOption = None,
-    calib_count: Annotated[
-        int, typer.Option(help="Images drawn of each split.", min=1, rich_help_panel=EIGHT_BITS)
-    ] = 256,
-    gate: Annotated[
-        float,
-        typer.Option(help="Points that a score may drop.", min=0, rich_help_panel=EIGHT_BITS),
-    ] = 1.0,
+    calib_count: CountOption = 256,
+    gate: GateOption = 1.0,
     shared: Shared,
 ) -> None:
     """Write a network as files that other engines run.
