@@ -70,6 +70,9 @@ def test_a_file_that_differs_ends_with_6_and_leaves_nothing(
         (["--precision", "int4"], 2, "precision 'int4' is unknown"),
         (["--format", "onnx", "--precision", "bf16"], 2, "or openvino or torch_export"),
         (["--size", "60x96"], 2, "use 64x96"),
+        (["--precision", "int8"], 2, "calib: int8 needs images to take ranges from"),
+        (["--precision", "int8", "--calib", "nowhere"], 3, "nowhere: does not exist"),
+        (["--calib", "synthetic", "--set", "length=1"], 2, "calib: fp32 needs no images"),
     ],
 )
 def test_wrong_options_say_what_to_use(
