@@ -19,6 +19,7 @@ def written(path: Path, *rows: dict[str, Any], **changes: Any) -> str:
 
 
 # ---------------------------------------------------------------- measuring
+@pytest.mark.slow
 def test_a_name_is_measured_with_random_weights(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -20,6 +20,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_two_formats_get_a_folder_each_and_one_document(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

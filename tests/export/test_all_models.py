@@ -60,6 +60,7 @@ def operators(path: Path) -> set[str]:
     return nested | {node.op_type for node in model.graph.node}
 
 
+@pytest.mark.slow
 def test_a_network_without_resizes_in_the_way(tmp_path: Path) -> None:
     """BSDNet-S for one size stands for all in the default run."""
     pytest.importorskip("onnxruntime")

@@ -240,6 +240,7 @@ def test_the_size_is_that_of_the_preprocessing() -> None:
     assert _size((720, 960), Preprocess(stride=16)) == (720, 960)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_exported_by_path(tmp_path: Path) -> None:
     write_checkpoint(tmp_path / "run" / "best")
     manifest = rtseg.export(

@@ -30,6 +30,8 @@ from rtseg.quantization.fake import integer_weight
 from rtseg.runtimes import Manifest, open_export, read_manifest
 from rtseg.structures import SemanticOutput
 
+pytestmark = pytest.mark.slow  # quantizing and exporting take seconds each
+
 onnxruntime = pytest.importorskip("onnxruntime")
 SIZE = (32, 40)
 DATA = {name: Synthetic(split=name, size=SIZE, length=5) for name in ("train", "val")}
@@ -297,7 +299,6 @@ def test_images_are_drawn_of_both_splits() -> None:
 
 
 # ---------------------------------------------------------------- a process of its own
-@pytest.mark.slow
 def test_what_a_process_does_to_itself_is_told() -> None:
     call_alone(print, "remarks of an engine")
     with pytest.raises(AloneError, match=r"crashed \(signal 6\)"):
@@ -309,7 +310,6 @@ def test_what_a_process_does_to_itself_is_told() -> None:
     assert caught.value.exit_code == 3
 
 
-@pytest.mark.slow
 def test_a_file_that_ends_an_engine_is_not_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,6 +19,7 @@ needs_engine = pytest.mark.skipif(
 )
 
 
+@pytest.mark.slow
 @needs_engine
 def test_a_trial_returns_outputs_and_time_of_another_process(tmp_path: Path) -> None:
     folder = write_onnx(tmp_path / "export", Net())

@@ -22,6 +22,7 @@ def write(traced: Traced, folder: Path, *, halve: bool = False) -> str:
     import openvino
 
     with tempfile.TemporaryDirectory() as between:
-        model = openvino.convert_model(Path(between) / onnx.write(traced, Path(between)))
+        # Not convert_model, which reports to its makers that it was used.
+        model = openvino.Core().read_model(Path(between) / onnx.write(traced, Path(between)))
         openvino.save_model(model, folder / FILE, compress_to_fp16=halve)
     return FILE
