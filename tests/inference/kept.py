@@ -29,8 +29,8 @@ class Workshop:
     """Stand in for the export and for trials, and note what was asked for.
 
     files: folder of an ONNX file of the network. any_size: whether exports take any size. fault:
-    raised by the next exports. wrong: by precision, pixels that get the other class in each scene,
-    or what the trial raises. times: by precision, milliseconds.
+    raised by the next exports. wrong: by precision, pixels that get the other class in the image
+    and in the drawn street, or what the trial raises. times: by precision, milliseconds.
     """
 
     def __init__(self, files: Path) -> None:

@@ -133,10 +133,10 @@ def test_choosing_is_no_part_of_the_time_of_an_image(shop: Workshop, tmp_path: P
     model = shop.open(folder)
     slow = model.choose
 
-    def choose(size: tuple[int, int]) -> Runtime:
+    def choose(images: torch.Tensor) -> Runtime:
         if not model.chosen:
             time.sleep(2)
-        return slow(size)
+        return slow(images)
 
     model.choose = choose
     preprocess = Predictor.load(shop.files).preprocess

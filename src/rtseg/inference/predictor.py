@@ -183,7 +183,7 @@ class Predictor:
         self._synchronize()
         clock.append(time.perf_counter())
         if isinstance(self.model, Automatic):
-            self.model.choose((batch.shape[-2], batch.shape[-1]))
+            self.model.choose(batch)
             waited = time.perf_counter() - clock[-1]  # which is no part of the time of this image
             clock = [stamp + waited for stamp in clock]
         output = self.model(batch)
