@@ -39,6 +39,7 @@ from rtseg.checkpoint.shipped import (
     WeightsNotice,
     find_shipped,
     list_shipped,
+    sha256,
     write_sums,
     zoo_folder,
 )
@@ -71,6 +72,7 @@ __all__ = [
     "read_state",
     "read_weights",
     "save",
+    "sha256",
     "start_from",
     "versions",
     "write_sums",

@@ -41,7 +41,7 @@ def find_shipped(name: str) -> Path | None:
     for line in (folder / SUMS).read_text(encoding="utf-8").splitlines():
         digest, _, file = line.partition("  ")
         path = folder / file
-        if not path.is_file() or _sha256(path) != digest:
+        if not path.is_file() or sha256(path) != digest:
             reason = "is not the file that was shipped" if path.is_file() else "is missing"
             raise CheckpointError(reason, where=str(path), fix="install rtseg again")
     return folder
@@ -56,12 +56,13 @@ def write_sums(folder: Path) -> None:
     paths = sorted(path for path in folder.iterdir() if path.is_file() and path.name != SUMS)
     if not paths:
         raise DataError("holds no file", where=str(folder), fix="give a checkpoint folder")
-    text = "".join(f"{_sha256(path)}  {path.name}\n" for path in paths)
+    text = "".join(f"{sha256(path)}  {path.name}\n" for path in paths)
     partial = folder / f".{SUMS}.partial"
     partial.write_text(text, encoding="utf-8")
     partial.replace(folder / SUMS)
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

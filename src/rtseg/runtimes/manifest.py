@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rtseg.checkpoint import sha256
 from rtseg.errors import CheckpointError
 
 MANIFEST = "manifest.json"
@@ -102,9 +102,3 @@ def read_manifest(folder: Path) -> Manifest:
                 fix="export again",
             )  # fmt: skip
     return manifest
-
-
-def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
