@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rtseg.checkpoint import ModelInfo
-from rtseg.runtimes import MANIFEST, Manifest, Port, sha256
+from rtseg.checkpoint import ModelInfo, sha256
+from rtseg.runtimes import MANIFEST, Manifest, Port
 from rtseg.structures import ClassInfo, SemanticOutput
 
 CLASSES = (ClassInfo("road", (128, 64, 128)), ClassInfo("sky", (70, 130, 180)))

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 
 from rtseg import config
-from rtseg.checkpoint import Checkpoint, load, versions
+from rtseg.checkpoint import Checkpoint, load, sha256, versions
 from rtseg.data.atomic import require_replaceable, whole_folder
 from rtseg.data.preprocess import Preprocess
 from rtseg.errors import ConfigError, RtsegError
@@ -22,7 +22,7 @@ from rtseg.export.graph import SMALLEST, Axis, Graph, Size, Traced, first_senten
 from rtseg.export.int8 import Data, Images, Plan, engines, judge, open_images, plan, tolerance
 from rtseg.export.verify import GATES, Case, Gate, Reference, cases, verify
 from rtseg.quantization import QuantizedNetwork
-from rtseg.runtimes import MANIFEST, Manifest, Runtime, deployable, open_export, sha256
+from rtseg.runtimes import MANIFEST, Manifest, Runtime, deployable, open_export
 from rtseg.tasks import rebuild
 
 Precision = Literal["fp32", "fp16", "bf16", "int8"]

@@ -12,11 +12,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from rtseg import checkpoint
-from rtseg.checkpoint import Checkpoint
+from rtseg.checkpoint import Checkpoint, sha256
 from rtseg.data.check_cache import cache_folder
 from rtseg.errors import CheckpointError, DataError
 from rtseg.export import export
-from rtseg.runtimes import processor, read_manifest, sha256
+from rtseg.runtimes import processor, read_manifest
 from rtseg.visualize import write_text
 
 PACKAGES = ("rtseg", "torch", "onnx", "onnxscript", "onnxruntime", "openvino")

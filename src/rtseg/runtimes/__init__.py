@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rtseg.runtimes.machine import processor
-from rtseg.runtimes.manifest import MANIFEST, Manifest, Port, is_export, read_manifest, sha256
+from rtseg.runtimes.manifest import MANIFEST, Manifest, Port, is_export, read_manifest
 from rtseg.runtimes.network import NETWORKS, deployable, run_network
 from rtseg.runtimes.opening import ENGINES, RUNTIMES, installed, open_export
 from rtseg.runtimes.runtime import Runtime
@@ -24,6 +24,5 @@ __all__ = [
     "processor",
     "read_manifest",
     "run_network",
-    "sha256",
     "use_threads",
 ]
