@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from rtseg.checkpoint import Checkpoint, save
 from rtseg.data.preprocess import Preprocess
+from rtseg.export.known import remember
 from rtseg.inference import automatic, exports
 from rtseg.inference.automatic import with_runtime
 from rtseg.inference.trial import Trial
@@ -36,8 +37,8 @@ class Workshop:
     def __init__(self, files: Path) -> None:
         self.files, self.any_size = files, True
         self.fault: Exception | None = None
-        self.wrong: dict[str, Wrong] = {"fp32": (0, 0), "bf16": (0, 0)}
-        self.times = {"fp32": 5.0, "bf16": 2.0}
+        self.wrong: dict[str, Wrong] = {"fp32": (0, 0), "bf16": (0, 0), "int8": (0, 0)}
+        self.times = {"fp32": 5.0, "bf16": 2.0, "int8": 1.0}
         self.exported: list[tuple[int, int]] = []
         self.tried: list[str] = []
         self.notes: list[str] = []
@@ -51,11 +52,9 @@ class Workshop:
         sides = (None, None) if self.any_size else size
         write_manifest(output, format=form, image=Port("image", "float32", (None, 3, *sides)))
 
-    def trial(
-        self, _folder: Path, images: Tensor, *, precisions: Sequence[str], **_: Any
-    ) -> dict[str, Trial]:
-        self.tried.append("+".join(precisions))
-        return {precision: self._trial(images, precision) for precision in precisions}
+    def trial(self, folders: Mapping[str, Path], images: Tensor, **_: Any) -> dict[str, Trial]:
+        self.tried.append("+".join(folders))
+        return {precision: self._trial(images, precision) for precision in folders}
 
     def _trial(self, images: Tensor, precision: str) -> Trial:
         wrong = self.wrong[precision]
@@ -67,6 +66,15 @@ class Workshop:
             logits[..., :count] = -logits[..., :count]
             outputs.append(SemanticOutput(logits.unflatten(2, (20, 20))))
         return Trial(outputs, self.times[precision])
+
+    def make_int8(self, network: Path, output: Path, **facts: Any) -> Path:
+        """Make an int8 export of a checkpoint as its user would."""
+        output.mkdir(parents=True, exist_ok=True)
+        shutil.copy(self.files / "model.onnx", output)
+        image = Port("image", "float32", (None, 3, None, None))
+        given = {"precision": "int8", "image": image, **facts}
+        remember(network, output, write_manifest(output, **given))
+        return output
 
     def open(self, folder: Path, runtime: str = "auto", threads: int = 1) -> Any:
         """Return what shall run the network of a checkpoint folder."""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from rtseg.inference import automatic
 from rtseg.inference.automatic import agreement, with_runtime
 from rtseg.inference.exports import Kept
 from rtseg.inference.trial import TrialFailedError
-from rtseg.runtimes import installed
+from rtseg.runtimes import Port, installed
 from runtimes.files import INFO, Net
 
 pytestmark = pytest.mark.skipif("openvino" not in installed(), reason="openvino is not installed")
@@ -91,6 +92,69 @@ def test_agreement_is_that_of_the_worst_map() -> None:
     one, two = torch.tensor([[0, 1, 2, 3]]), torch.tensor([[0, 1, 2, 0]])
     assert agreement({"a": one}, {"a": one}) == 1
     assert agreement({"a": one, "b": one}, {"a": one, "b": two}) == 0.75
+
+
+# ---------------------------------------------------------------- eight bits
+@pytest.mark.parametrize(
+    ("wrong", "milliseconds", "chosen"),
+    [
+        ((12, 400), 1.0, "int8"),  # 97 % of the image is enough, whatever the drawn street says
+        ((13, 0), 1.0, "bf16"),
+        ((0, 0), 3.0, "bf16"),
+        (TrialFailedError("crashed (signal 11)"), 1.0, "bf16"),
+    ],
+)
+def test_an_int8_export_that_was_made_takes_part(
+    shop: Workshop, folder: Path, tmp_path: Path, wrong: Any, milliseconds: float, chosen: str
+) -> None:
+    made = shop.make_int8(folder, tmp_path / "int8")
+    shop.wrong["int8"], shop.times["int8"] = wrong, milliseconds
+    model = shop.open(folder)
+    assert used(model) == ("openvino", chosen)
+    assert shop.tried[0] == "fp32+bf16+int8"
+    tried = len(shop.tried)
+    assert used(shop.open(folder)) == ("openvino", chosen)
+    assert len(shop.tried) == tried  # remembered
+    shutil.rmtree(made)
+    assert used(shop.open(folder)) == ("openvino", "bf16")
+
+
+def test_a_later_int8_export_is_measured_and_the_newest_counts(
+    shop: Workshop, folder: Path, tmp_path: Path
+) -> None:
+    assert used(shop.open(folder)) == ("openvino", "bf16")
+    first = shop.make_int8(folder, tmp_path / "first", facts={"bytes": 1})
+    assert used(shop.open(folder)) == ("openvino", "int8")
+    second = shop.make_int8(folder, tmp_path / "second", facts={"bytes": 2})
+    kept = Kept(Checkpoint(Net(), INFO, folder))
+    assert kept.eight_bits(("onnx",), SIZE) == second
+    shop.make_int8(folder, first, facts={"bytes": 3})
+    assert kept.eight_bits(("onnx",), SIZE) == first
+    used(shop.open(folder))
+    assert shop.tried == ["fp32+bf16", *["fp32+bf16+int8"] * 2]
+
+
+@pytest.mark.parametrize(
+    ("facts", "serves"),
+    [
+        ({}, True),
+        ({"image": Port("image", "float32", (None, 3, *SIZE))}, True),
+        ({"image": Port("image", "float32", (None, 3, 80, 96))}, False),
+        ({"image": Port("image", "float32", (None, 3, 96, 80))}, False),
+        ({"image": Port("image", "float32", (1, 3, None, None))}, False),
+        ({"with_preprocess": True}, False),
+        ({"with_argmax": True}, False),
+        ({"format": "torch_export"}, False),
+    ],
+)
+def test_only_an_int8_export_with_the_networks_own_ports_serves(
+    shop: Workshop, folder: Path, tmp_path: Path, facts: dict[str, Any], serves: bool
+) -> None:
+    made = shop.make_int8(folder, tmp_path / "int8", **facts)
+    kept = Kept(Checkpoint(Net(), INFO, folder))
+    assert kept.eight_bits(("openvino", "onnx"), SIZE) == (made if serves else None)
+    other = write_network(tmp_path / "other", seed=1)
+    assert Kept(Checkpoint(Net(), INFO, other)).eight_bits(("onnx",), SIZE) is None
 
 
 # ---------------------------------------------------------------- what is remembered

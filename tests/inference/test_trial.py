@@ -24,7 +24,7 @@ needs_engine = pytest.mark.skipif(
 def test_a_trial_returns_outputs_and_time_of_another_process(tmp_path: Path) -> None:
     folder = write_onnx(tmp_path / "export", Net())
     scenes = torch.randn(2, 3, 32, 40)
-    found = run_trial(folder, scenes, runtime="onnxruntime", precisions=["fp32"], threads=1)
+    found = run_trial({"fp32": folder}, scenes, runtime="onnxruntime", threads=1)
     assert list(found) == ["fp32"]
     assert 0 < found["fp32"].milliseconds < 1000
     assert len(found["fp32"].outputs) == 2
@@ -82,7 +82,6 @@ def test_engines_that_fail_are_told_apart(
     monkeypatch.setattr(trial, "PATIENCE", 1.0)
     if "sleep" not in text:
         monkeypatch.setattr(trial, "PATIENCE", 60.0)
+    images = torch.zeros(1, 3, 32, 32)
     with pytest.raises(TrialFailedError, match=message):
-        run_trial(
-            tmp_path, torch.zeros(1, 3, 32, 32), runtime="openvino", precisions=["fp32"], threads=1
-        )
+        run_trial({"fp32": tmp_path}, images, runtime="openvino", threads=1)

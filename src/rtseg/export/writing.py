@@ -20,6 +20,7 @@ from rtseg.export.choose import chooser
 from rtseg.export.formats import DTYPES, FORMATS, Format, Write, require_format
 from rtseg.export.graph import SMALLEST, Axis, Graph, Size, Traced, first_sentence, traces
 from rtseg.export.int8 import Data, Images, Plan, engines, judge, open_images, plan, tolerance
+from rtseg.export.known import remember
 from rtseg.export.verify import GATES, Case, Gate, Reference, cases, verify
 from rtseg.quantization import QuantizedNetwork
 from rtseg.runtimes import MANIFEST, Manifest, Runtime, deployable, open_export
@@ -121,6 +122,7 @@ def export(
             parity["data"] = judge(checkpoint, opened, images, reference=whole, gate=gate)
         verified = dataclasses.replace(manifest, parity=parity)
         _save(verified, folder)
+    remember(checkpoint.path, Path(output), verified)
     return verified
 
 

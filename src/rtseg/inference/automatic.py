@@ -18,6 +18,7 @@ from rtseg.data.preprocess import Preprocess
 from rtseg.data.synthetic import Synthetic
 from rtseg.errors import ConfigError, DataError, MissingError, nearest
 from rtseg.export.choose import chosen
+from rtseg.export.int8 import ALIKE
 from rtseg.inference.exports import Decision, Kept, Size
 from rtseg.inference.trial import Trial, TrialFailedError, median_ms, run_trial
 from rtseg.runtimes import (
@@ -34,7 +35,9 @@ from rtseg.runtimes import (
 VARIABLE = "RTSEG_RUNTIME"
 """Environment variable: what `auto` means for checkpoints."""
 CANDIDATES: dict[str, tuple[str, ...]] = {"openvino": ("fp32", "bf16"), "onnxruntime": ("fp32",)}
-"""What may be chosen on a CPU, the first that is installed: its precisions are measured."""
+"""What may be chosen on a CPU, the first that is installed: its precisions are measured, and an
+int8 export of the network if the user has made one; its score was judged when it was made, so that
+`ALIKE` of the pixels of the first image are enough."""
 PLAIN = "torch fp32"
 AGREEMENT = 0.995
 """Share of pixels of the first image that must get the class that they get from plain torch."""
@@ -180,7 +183,9 @@ class Automatic(Runtime):
 
     def _exported(self, engine: str, size: Size, precision: str | None = None) -> Runtime:
         """Return an engine with the export that is kept for it, made now if there is none."""
-        folder = self._folder(engine, size)
+        return self._open(self._folder(engine, size), engine, precision)
+
+    def _open(self, folder: Path, engine: str, precision: str | None) -> Runtime:
         opened = open_export(
             folder, runtime=engine, device=self.device, threads=self.threads, precision=precision
         )
@@ -210,10 +215,13 @@ class Automatic(Runtime):
         if engine is None:
             return self._torch("no faster engine is installed; pip install 'rtseg[onnx,openvino]'")
         try:
-            known = self._keeper().decision(size, self.threads)
-            decision = known or self._decide(engine, image, size)
+            extra = self._keeper().eight_bits(ENGINES[engine].formats, size)
+            known = self._keeper().decision(size, self.threads, extra)
+            decision = known or self._decide(engine, image, size, extra)
             if decision.runtime in NETWORKS:
                 return self._torch("; ".join(decision.reasons.values()) or "nothing is faster")
+            if decision.precision == "int8" and extra is not None:
+                return self._open(extra, decision.runtime, "int8")
             return self._exported(decision.runtime, size, decision.precision)
         except Exception as error:  # whatever goes wrong in an engine: there is always torch
             return self._torch(" ".join(str(error).split())[:300] or type(error).__name__)
@@ -222,28 +230,30 @@ class Automatic(Runtime):
         self.notify(f"torch runs the network ({reason})")
         return self.plain
 
-    def _decide(self, engine: str, image: Tensor, size: Size) -> Decision:
+    def _decide(self, engine: str, image: Tensor, size: Size, extra: Path | None) -> Decision:
         """Measure, compare with plain torch, and remember what is best; also that nothing works."""
         kept = self._keeper()
         try:
-            folder = self._folder(engine, size)
-            decision = self._compare(folder, engine, torch.cat([image, self._scene(size)]))
+            folders = dict.fromkeys(CANDIDATES[engine], self._folder(engine, size))
+            folders |= {} if extra is None else {"int8": extra}
+            decision = self._compare(folders, engine, torch.cat([image, self._scene(size)]))
         except DataError:  # a full disk may be empty tomorrow
             raise
         except Exception as error:
-            kept.keep(Decision("torch", "fp32", reasons={engine: str(error)}), size, self.threads)
+            nothing = Decision("torch", "fp32", reasons={engine: str(error)})
+            kept.keep(nothing, size, self.threads, extra)
             raise
-        kept.keep(decision, size, self.threads)
+        kept.keep(decision, size, self.threads, extra)
         times = ", ".join(f"{name} {value:.1f}" for name, value in decision.milliseconds.items())
         self.notify(f"{decision.runtime} {decision.precision} is chosen; ms an image: {times}")
         return decision
 
-    def _compare(self, folder: Path, engine: str, images: Tensor) -> Decision:
+    def _compare(self, folders: Mapping[str, Path], engine: str, images: Tensor) -> Decision:
         """Measure and compare on two images (2, 3, H, W): the user's own, and a drawn street."""
         expected = [chosen(self.plain(image[None])) for image in images]
         times, shares, reasons = {PLAIN: median_ms([self.plain], images[:1])[0]}, {}, {}
         passed = [PLAIN]
-        for name, trial in self._trials(folder, engine, images).items():
+        for name, trial in self._trials(folders, engine, images).items():
             if isinstance(trial, TrialFailedError):
                 reasons[name] = f"{name} {trial}"
                 continue
@@ -251,7 +261,10 @@ class Automatic(Runtime):
             found = [chosen(output) for output in trial.outputs]
             own, drawn = (agreement(*pair) for pair in zip(expected, found, strict=True))
             shares[name] = own
-            if own >= AGREEMENT and drawn >= DRAWN_AGREEMENT:
+            least_own, least_drawn = (
+                (ALIKE, 0.0) if name.endswith("int8") else (AGREEMENT, DRAWN_AGREEMENT)
+            )
+            if own >= least_own and drawn >= least_drawn:
                 passed.append(name)
             else:
                 where = f"{own:.2%} of the pixels, {drawn:.2%} of a drawn street"
@@ -260,22 +273,19 @@ class Automatic(Runtime):
         return Decision(runtime, precision, times, shares, reasons)
 
     def _trials(
-        self, folder: Path, engine: str, images: Tensor
+        self, folders: Mapping[str, Path], engine: str, images: Tensor
     ) -> dict[str, Trial | TrialFailedError]:
         """Try all precisions by turns; if that fails, each alone, to learn which one it was."""
         found: dict[str, Trial | TrialFailedError] = {}
-        precisions = CANDIDATES[engine]
-        for group in (precisions, *((precision,) for precision in precisions)):
-            missing = [item for item in group if f"{engine} {item}" not in found]
+        for group in (tuple(folders), *((precision,) for precision in folders)):
+            missing = {item: folders[item] for item in group if f"{engine} {item}" not in found}
             if not missing:
                 continue
             try:
-                trials = run_trial(
-                    folder, images, runtime=engine, precisions=missing, threads=self.threads
-                )
+                trials = run_trial(missing, images, runtime=engine, threads=self.threads)
             except TrialFailedError as error:
                 if len(missing) == 1:
-                    found[f"{engine} {missing[0]}"] = error
+                    found[f"{engine} {group[0]}"] = error
             else:
                 found |= {f"{engine} {item}": trial for item, trial in trials.items()}
         return found

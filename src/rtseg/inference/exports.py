@@ -7,16 +7,15 @@ import importlib.metadata
 import json
 import secrets
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from rtseg import checkpoint
 from rtseg.checkpoint import Checkpoint, sha256
 from rtseg.data.check_cache import cache_folder
 from rtseg.errors import CheckpointError, DataError
-from rtseg.export import export
-from rtseg.runtimes import processor, read_manifest
+from rtseg.export import export, identity, remembered
+from rtseg.runtimes import MANIFEST, processor, read_manifest
 from rtseg.visualize import write_text
 
 PACKAGES = ("rtseg", "torch", "onnx", "onnxscript", "onnxruntime", "openvino")
@@ -92,23 +91,46 @@ class Kept:
             shutil.rmtree(draft, ignore_errors=True)
         return place
 
-    def decision(self, size: Size, threads: int) -> Decision | None:
-        """Return what was found for a size and a number of threads; None if nothing was."""
+    def eight_bits(self, forms: Sequence[str], size: Size) -> Path | None:
+        """Return the newest int8 export, made by the user, that can stand for the network.
+
+        Args:
+            forms: Export formats that serve.
+            size: (H, W) of the images.
+        """
+        for folder, manifest in remembered(self.loaded.path).items():
+            batch, *_, height, width = manifest.image.shape
+            inside = manifest.with_preprocess or manifest.with_argmax
+            fits = height in (None, size[0]) and width in (None, size[1]) and batch is None
+            if manifest.format in forms and fits and not inside:
+                return folder
+        return None
+
+    def decision(self, size: Size, threads: int, extra: Path | None = None) -> Decision | None:
+        """Return what was found for a size and a number of threads; None if nothing was.
+
+        Args:
+            size: (H, W) of the images.
+            threads: Threads that were computed with.
+            extra: The int8 export that took part.
+        """
         try:
-            content = json.loads(self._decision_file(size, threads).read_text(encoding="utf-8"))
-            return Decision(**content)
+            path = self._decision_file(size, threads, extra)
+            return Decision(**json.loads(path.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):  # absent or damaged: it is measured again
             return None
 
-    def keep(self, decision: Decision, size: Size, threads: int) -> None:
+    def keep(self, decision: Decision, size: Size, threads: int, extra: Path | None = None) -> None:
         """Remember what was found."""
-        write_text(self._decision_file(size, threads), json.dumps(asdict(decision), indent=2))
+        path = self._decision_file(size, threads, extra)
+        write_text(path, json.dumps(asdict(decision), indent=2))
 
     def _places(self, form: str, size: Size) -> tuple[Path, Path]:
         return self.folder / f"{form}-any", self.folder / f"{form}-{size[0]}x{size[1]}"
 
-    def _decision_file(self, size: Size, threads: int) -> Path:
-        return self.folder / f"decision-{size[0]}x{size[1]}-{threads}threads.json"
+    def _decision_file(self, size: Size, threads: int, extra: Path | None) -> Path:
+        took_part = "" if extra is None else f"-{sha256(extra / MANIFEST)[:16]}"
+        return self.folder / f"decision-{size[0]}x{size[1]}-{threads}threads{took_part}.json"
 
 
 def _move(draft: Path, place: Path, *, stays: Callable[[], bool]) -> None:
@@ -122,12 +144,6 @@ def _move(draft: Path, place: Path, *, stays: Callable[[], bool]) -> None:
 
 
 def _key(loaded: Checkpoint) -> str:
-    try:
-        sums = [sha256(loaded.path / name) for name in (checkpoint.WEIGHTS, checkpoint.CONFIG)]
-    except OSError as error:
-        raise CheckpointError(
-            f"cannot be read ({error})", where=str(loaded.path), fix="copy the checkpoint again"
-        ) from None
     versions = {}
     for package in PACKAGES:
         try:
@@ -138,5 +154,5 @@ def _key(loaded: Checkpoint) -> str:
     for room in ROOMS:
         for path in sorted((Path(__file__).parents[1] / room).rglob("*.py")):
             code.update(path.read_bytes())
-    facts = [sums, versions, code.hexdigest(), processor()]
+    facts = [identity(loaded.path), versions, code.hexdigest(), processor()]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:24]

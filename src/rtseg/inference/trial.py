@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -61,15 +61,14 @@ def median_ms(models: Sequence[Callable[[Tensor], Any]], image: Tensor) -> list[
 
 
 def run_trial(
-    folder: Path, images: Tensor, *, runtime: str, precisions: Sequence[str], threads: int
+    folders: Mapping[str, Path], images: Tensor, *, runtime: str, threads: int
 ) -> dict[str, Trial]:
-    """Open an exported folder in a new process, run it on each image, and measure it.
+    """Open exported folders in a new process, run them on each image, and measure them by turns.
 
     Args:
-        folder: What `rtseg export` wrote.
+        folders: What `rtseg export` wrote, by the precision to compute in.
         images: (N, 3, H, W) float32, normalized.
         runtime: The engine.
-        precisions: What it computes in; they are measured by turns.
         threads: Threads that it computes with.
 
     Returns:
@@ -81,7 +80,9 @@ def run_trial(
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
         save_file({"images": images.contiguous()}, place / "images")
-        words = [str(folder), runtime, ",".join(precisions), str(threads), str(place)]
+        words = [runtime, str(threads), str(place)]
+        for precision, folder in folders.items():
+            words += [precision, str(folder)]
         command = [sys.executable, "-m", "rtseg.inference.trial", *words]
         try:
             done = subprocess.run(
@@ -94,7 +95,7 @@ def run_trial(
         if done.returncode:
             lines = done.stderr.strip().splitlines() or ["no reason given"]
             raise TrialFailedError(f"failed ({lines[-1]})")
-        return {precision: _read(place / precision) for precision in precisions}
+        return {precision: _read(place / precision) for precision in folders}
 
 
 def _read(path: Path) -> Trial:
@@ -113,13 +114,20 @@ def _read(path: Path) -> Trial:
     return Trial(outputs, float(facts["milliseconds"]))
 
 
-def main(folder: str, runtime: str, precisions: str, threads: str, place: str) -> None:
-    """Run the images in `place`; write outputs and time of each precision beside them."""
+def main(runtime: str, threads: str, place: str, *words: str) -> None:
+    """Run the images in `place`; write outputs and time of each precision beside them.
+
+    Args:
+        runtime: The engine.
+        threads: Threads that it computes with.
+        place: Folder of the images.
+        words: Each precision, and the folder that was exported for it.
+    """
     torch.set_num_threads(int(threads))
-    names = precisions.split(",")
+    names, folders = words[::2], words[1::2]
     models = [
         open_export(folder, runtime=runtime, precision=name, threads=int(threads)).model
-        for name in names
+        for name, folder in zip(names, folders, strict=True)
     ]
     images = load_file(Path(place) / "images")["images"]
     times = median_ms(models, images[:1])
