@@ -312,7 +312,10 @@ def test_one_truncated_image_is_3(
     assert run(checkpoint, path, "--output", tmp_path / "out") == 3
     text = error(capsys)
     assert text.startswith(f"error: {path}: is truncated or no image")
-    assert list((tmp_path / "out").iterdir()) == []
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "mine").mkdir()
+    assert run(checkpoint, path, "--output", tmp_path / "mine") == 3
+    assert list((tmp_path / "mine").iterdir()) == []  # a folder of the user's stays
 
 
 @pytest.mark.parametrize("source", ["missing.png", "missing/*.png", "list.txt"])

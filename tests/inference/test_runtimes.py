@@ -152,6 +152,18 @@ def test_an_own_network_is_run_by_torch_unless_asked() -> None:
     assert Predictor(runtime, task, Preprocess()).model is runtime
 
 
+def test_torch_gets_images_channels_last_and_files_planar(files: Path, shop: Workshop) -> None:
+    task = TASKS["semantic"](INFO.classes)
+    last, planar = torch.channels_last, torch.contiguous_format
+    for model, layout in [
+        (Net(), last),
+        (run_network(Net()), last),
+        (open_export(files).model, planar),
+        (shop.open(files), planar),
+    ]:
+        assert Predictor(model, task, Preprocess()).layout is layout
+
+
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [

@@ -207,8 +207,9 @@ def _submission_files(
 
 @contextmanager
 def _results_file(path: Path) -> Iterator[IO[str]]:
-    """Open a file that appears when the block ends without an error."""
+    """Open a file that appears when the block ends without an error; no empty folder is left."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    new = not path.parent.exists()
     path.parent.mkdir(parents=True, exist_ok=True)
     path.unlink(missing_ok=True)
     try:
@@ -217,6 +218,8 @@ def _results_file(path: Path) -> Iterator[IO[str]]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+        if new and not any(path.parent.iterdir()):
+            path.parent.rmdir()
 
 
 # ---------------------------------------------------------------- summary

@@ -65,7 +65,9 @@ class Predictor:
         self.task, self.preprocess = task, preprocess
         self.model = deployable(model).to(self.device)
         # Files take images in one layout; the kernels of torch are faster in the other.
-        self.layout = torch.contiguous_format if isinstance(model, Runtime) else torch.channels_last
+        of_file = isinstance(model, Runtime) and model.manifest is not None
+        planar = of_file or isinstance(model, Automatic)
+        self.layout = torch.contiguous_format if planar else torch.channels_last
 
     @classmethod
     def load(

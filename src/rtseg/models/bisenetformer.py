@@ -266,8 +266,8 @@ def position_code(height: int, width: int, *, like: Tensor) -> Tensor:
     period = 10000 ** (2 * (step // 2) / half)
     parts = []
     for length in (height, width):
-        place = torch.arange(1, length + 1, device=like.device) * (2 * math.pi / (length + 1e-6))
-        angle = place[:, None] / period
+        place = torch.arange(1, length + 1, device=like.device, dtype=torch.float32)
+        angle = place[:, None] / (place[-1] + 1e-6) * (2 * math.pi) / period
         parts.append(torch.where(step % 2 == 0, angle.sin(), angle.cos()))
     rows, columns = parts
     rows = rows[:, None].expand(height, width, half)
