@@ -18,7 +18,7 @@ from rtseg.runtimes import deployable
 SIZE = (128, 160)
 POOLS = (384, 416)
 """A size at which the largest pool of DAPPM still sees more than one position."""
-ANY_SIZE = ("bisegunet", "bsdnet", "dabnet", "sctnet", "stdc", "twinmixing")
+ANY_SIZE = ("bisegunet", "bisenetformer", "bsdnet", "dabnet", "sctnet", "stdc", "twinmixing")
 """Beginnings of the names of networks whose files take any size."""
 FORBIDDEN = {"If", "Loop", "Scan", "NonZero", "ScatterND"}
 """Operators that depend on values, or that engines run slowly."""
