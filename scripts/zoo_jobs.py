@@ -139,7 +139,7 @@ JOBS = (
         _camvid(f"lsa_binet_{row}", f"lsa_binet/camvid@{row}")
         for row in ("no_svfm_rcad", "no_lrfa_rcad", "no_lrfa_svfm", "no_rcad")
     ),
-    _camvid("lsa_binet_plus", _PLUS, ship="lsa_binet-camvid"),
+    _camvid("lsa_binet_plus", _PLUS, ship="lsa_binet-camvid_plus"),
     *(_camvid(f"lsa_binet_plus_seed{seed}", _PLUS, f"train.seed={seed}") for seed in (1, 2)),
     _camvid("lsa_binet_plus_no_average", _PLUS, "train.ema_decay=null"),
     _camvid("lsa_binet_plus_no_dice", _PLUS, "task.dice_weight=0.0"),
@@ -152,6 +152,7 @@ JOBS = (
         for seed in (1, 2)
     ),
     Job("lsa_binet_cpu", "lsa_binet/camvid_cpu", CAMVID, ship="lsa_binet-camvid_cpu"),
+    Job("lsa_binet_cpu_long", "lsa_binet/camvid_cpu_long", CAMVID, ship="lsa_binet-camvid"),
 )  # fmt: skip
 
 

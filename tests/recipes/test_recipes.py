@@ -71,6 +71,7 @@ PARAMETERS = {
     "dabnet/camvid": 754_571,
     "lsa_binet/camvid": 1_841_110,
     "lsa_binet/camvid_cpu": 1_841_110,
+    "lsa_binet/camvid_cpu_long": 1_841_110,
     "lsa_binet/camvid_plus": 1_841_110,
     "lsa_binet/cityscapes": 1_842_158,
     "lsa_binet/synthetic": 1_842_158,
