@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,8 +17,11 @@ from data.broken import write_clean
 from inference.tiny import write_checkpoint
 from rtseg.data.native import NativeFolder
 from rtseg.data.synthetic import Synthetic
+from rtseg.data.views import Views
 from rtseg.errors import ConfigError, DataError, MissingError
+from rtseg.evaluation import score
 from rtseg.structures import SemanticOutput
+from rtseg.tasks.views import Windows
 
 SURFACE = json.loads((Path(__file__).parent / "api_surface.json").read_text(encoding="utf-8"))
 
@@ -73,6 +77,23 @@ def test_a_checkpoint_is_scored_by_path_and_by_object(checkpoint: Path, tmp_path
     assert by_path.scores == by_object.scores
     assert by_path.images == 2
     assert rtseg.evaluate(checkpoint, str(data), split="train").images == 3
+
+
+def test_looks_and_worst_images_are_those_of_score(checkpoint: Path, tmp_path: Path) -> None:
+    scenes = NativeFolder(write_clean(tmp_path / "data"), split="train")
+    options: dict[str, Any] = {
+        "views": Views(0.75, (1.0, 2.0), flip=True), "windows": Windows((32, 32)),
+        "boundary": True, "per_image": True, "worst": 2,
+    }  # fmt: skip
+    found = rtseg.evaluate(checkpoint, scenes, device="cpu", threads=1, **options)
+    expected = score(rtseg.load(checkpoint), scenes, **options)
+    assert found.scores == expected.scores
+    assert {"boundary_iou", "image_miou"} <= set(found.scores)
+    assert [item.scores.path for item in found.worst] == [i.scores.path for i in expected.worst]
+    assert len(found.worst) == 2
+    assert found.scores != rtseg.evaluate(checkpoint, scenes).scores
+    with pytest.raises(DataError, match="weather"):
+        rtseg.evaluate(checkpoint, scenes, by=["weather"])
 
 
 def test_a_score_is_that_of_the_predictor(checkpoint: Path, tmp_path: Path) -> None:

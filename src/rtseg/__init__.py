@@ -11,9 +11,9 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rtseg.api import evaluate, train
+    from rtseg.api import evaluate, load, train
     from rtseg.benchmark.runs import benchmark
-    from rtseg.checkpoint import create_model, list_models, load
+    from rtseg.checkpoint import create_model, list_models
     from rtseg.errors import RtsegError
     from rtseg.export import export
     from rtseg.inference.predictor import Predictor
@@ -44,7 +44,7 @@ _PLACES = {
     "export": "rtseg.export",
     "list_models": "rtseg.checkpoint",
     "list_recipes": "rtseg.recipe",
-    "load": "rtseg.checkpoint",
+    "load": "rtseg.api",
     "train": "rtseg.api",
 }
 

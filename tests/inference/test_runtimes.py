@@ -91,6 +91,7 @@ def test_scores_of_an_export_are_those_of_the_network(files: Path) -> None:
         assert score(loaded, scenes, **options).scores == pytest.approx(expected, abs=1e-9)
     assert 0 < expected["miou"] < 1
     assert api.evaluate(files, scenes, device="cpu").scores == score(network, scenes).scores
+    assert isinstance(api.load(files).model, Runtime)
 
 
 class Pixels(torch.nn.Module):
