@@ -40,6 +40,11 @@ SHOWN = {
     "miou": "mIoU", "drivable_miou": "drivable mIoU", "lane_iou": "lane IoU",
     "lane_accuracy": "lane accuracy",
 }  # fmt: skip
+PICTURES = {
+    "scenes": "Drawn scenes; where the network knows their classes, its two best of 40 and its two worst",
+    "roads": "Photographs of motorways by Udacity (MIT), on which nothing was trained",
+}
+"""What the sheets of scripts/result_pictures.py show."""
 SEED = re.compile(r"train\.seed=(\d+)")
 
 
@@ -136,6 +141,9 @@ def _section(job: Job, summary: Mapping[str, Any], folder: Path) -> Iterator[str
         for row in csv.DictReader(stream):
             yield f"| {row['name']} | {_percent(row['iou'])} |"
     yield f"\n![Training loss](results/{place}/plots/loss.png)\n"
+    for kind, text in PICTURES.items():
+        if job.ship and (folder.parent / "pictures" / f"{job.ship}_{kind}.jpg").is_file():
+            yield f"{text}\n\n![{text}](results/pictures/{job.ship}_{kind}.jpg)\n"
 
 
 def _percent(value: str) -> str:

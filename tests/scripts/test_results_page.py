@@ -67,6 +67,18 @@ def test_a_finished_job_is_copied_without_weights_and_shown(tmp_path: Path, scri
     assert "## lsa_binet_no_rcad" not in text
 
 
+def test_pictures_of_weights_that_ship_are_shown(tmp_path: Path, script: Any) -> None:
+    script.add(finished(tmp_path), tmp_path / "results")
+    jobs = [job for job in script.JOBS if job.name == "dabnet"]
+    assert "pictures/" not in script.render(tmp_path / "results", jobs)
+    (tmp_path / "results" / "pictures").mkdir()
+    for name in ("dabnet-camvid_roads", "other_scenes"):
+        (tmp_path / "results" / "pictures" / f"{name}.jpg").write_bytes(b"picture")
+    text = script.render(tmp_path / "results", jobs)
+    assert "(results/pictures/dabnet-camvid_roads.jpg)" in text
+    assert text.count("pictures/") == 1
+
+
 def test_a_job_that_is_not_finished_is_refused(tmp_path: Path, script: Any) -> None:
     (tmp_path / "dabnet").mkdir()
     with pytest.raises(DataError, match="holds no finished job; train it to its end first"):
