@@ -41,7 +41,7 @@ SHOWN = {
     "lane_accuracy": "lane accuracy",
 }  # fmt: skip
 PICTURES = {
-    "scenes": "Drawn scenes; where the network knows their classes, its two best of 40 and its two worst",
+    "scenes": "Drawn scenes; if the network knows their classes, its two best of 40 and two worst",
     "roads": "Photographs of motorways by Udacity (MIT), on which nothing was trained",
 }
 """What the sheets of scripts/result_pictures.py show."""
