@@ -18,8 +18,8 @@ from rtseg.benchmark.report import protocol_lines, read_document
 
 ROOT = Path(__file__).parents[1]
 PAGE, RESULTS = ROOT / "docs" / "performance.md", ROOT / "benchmarks" / "results"
-ENGINES = "--runtime torch,compile,onnxruntime,openvino --precision fp32,bf16 --rounds 5"
-STREET = "bsdnet_s bsdnet_b lsa_binet dabnet bisenetformer_stdc1 bisenetformer_stdc2 bisegunet_half"
+ENGINES = "--runtime torch,onnxruntime,openvino --precision fp32,bf16 --rounds 5"
+STREET = "bsdnet_s bsdnet_b lsa_binet dabnet bisenetformer_stdc1 bisegunet_edge"
 ROAD = "twinmixing_nano twinmixing_tiny twinmixing_base twinmixing_large"
 COMMANDS = {
     "speed_street": f"rtseg benchmark {STREET} --size 512x1024 {ENGINES} --roofline",
