@@ -304,7 +304,6 @@ def main() -> None:
     parser.add_argument("--note", default="", help="such as: machine shared")
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
-    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # threads that wait must not take turns of others
     rows = []
     for name in arguments.models:
         rows.append(measure(name, arguments.ways, arguments))
