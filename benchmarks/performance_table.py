@@ -19,16 +19,15 @@ from rtseg.benchmark.report import protocol_lines, read_document
 ROOT = Path(__file__).parents[1]
 PAGE, RESULTS = ROOT / "docs" / "performance.md", ROOT / "benchmarks" / "results"
 ENGINES = "--runtime torch,onnxruntime,openvino --precision fp32,bf16 --rounds 5"
-STREET = "bsdnet_s bsdnet_b lsa_binet dabnet bisenetformer_stdc1 bisegunet_edge"
-ROAD = "twinmixing_nano twinmixing_tiny twinmixing_base twinmixing_large"
+STREET = "bsdnet_s bsdnet_b lsa_binet bisenetformer_stdc1"
+ROAD = "twinmixing_nano twinmixing_tiny twinmixing_base"
 COMMANDS = {
     "speed_street": f"rtseg benchmark {STREET} --size 512x1024 {ENGINES} --roofline",
     "speed_road": f"rtseg benchmark {ROAD} --size 384x640 {ENGINES} --roofline",
     "speed_image": f"rtseg benchmark {STREET} --size 512x1024 --scope e2e "
     "--runtime torch,openvino --precision fp32,bf16 --rounds 5",
-    "speed_batches": "rtseg benchmark twinmixing_tiny twinmixing_base twinmixing_large "
-    "--size 384x640 --batch 1,4,16 --protocol twinmixing --runtime torch,openvino "
-    "--precision fp32,bf16",
+    "speed_batches": "rtseg benchmark twinmixing_tiny twinmixing_base --size 384x640 "
+    "--batch 1,4,16 --protocol twinmixing --runtime openvino --precision bf16",
     "peers_street": "python benchmarks/peers.py --size 512x1024",
     "peers_road": "python benchmarks/peers.py --size 384x640 --ours twinmixing_tiny "
     "twinmixing_base",

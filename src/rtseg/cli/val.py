@@ -53,7 +53,11 @@ DataOption = Annotated[
 ]
 SplitOption = Annotated[str, typer.Option(help="Split to score.")]
 OutputOption = Annotated[Path, typer.Option(help="Folder for the results.")]
-WorkersOption = Annotated[int, typer.Option(help="Reading processes.", min=0)]
+WorkersOption = Annotated[
+    int | None, typer.Option(help="Reading processes; by default one for 32 images or more.", min=0)
+]
+FEW = 32
+"""decision: with fewer images a reading process takes longer to start than it saves."""
 ScaleOption = Annotated[
     float, typer.Option(help="Factor on the size of the input, such as 0.5.", rich_help_panel=LOOK)
 ]
@@ -113,7 +117,7 @@ def val(
     split: SplitOption = "val",
     options: SetOption = None,
     output: OutputOption = Path("validation"),
-    workers: WorkersOption = 1,
+    workers: WorkersOption = None,
     scale: ScaleOption = 1.0,
     scales: ScalesOption = "1",
     flip: FlipOption = False,
@@ -153,6 +157,8 @@ def val(
     )
     preprocess = call(Preprocess, loaded.info.preprocess, section="preprocess")
     dataset = open_data(data, split, options=chosen)
+    if workers is None:
+        workers = 0 if len(dataset) < FEW else 1
     with processes.joined(device) as place:
         if place.rank:
             shared = replace(shared, quiet=True, json=False)
