@@ -68,9 +68,8 @@ def measure(root: Path, image: torch.Tensor, *, rounds: int, threads: int) -> di
             if isinstance(found[name], str):
                 continue
             try:
-                trial = run_trial(
-                    root / file, image, runtime=engine, precisions=[precision], threads=threads
-                )[precision]
+                folders = {precision: root / file}
+                trial = run_trial(folders, image, runtime=engine, threads=threads)[precision]
             except TrialFailedError as error:
                 found[name] = str(error)
                 continue

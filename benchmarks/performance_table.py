@@ -9,6 +9,7 @@ What has not been measured is called so.
 from __future__ import annotations
 
 import argparse
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -28,6 +29,10 @@ COMMANDS = {
     "--runtime torch,openvino --precision fp32,bf16 --rounds 5",
     "speed_batches": "rtseg benchmark twinmixing_tiny twinmixing_base --size 384x640 "
     "--batch 1,4,16 --protocol twinmixing --runtime openvino --precision bf16",
+    "deployable": "python benchmarks/deployable.py --threads 2 --models twinmixing_base "
+    "twinmixing_tiny lsa_binet bsdnet_s bsdnet_b",
+    "deployable_class_map": "python benchmarks/deployable.py --threads 2 --class-map --models "
+    "bisenetformer_stdc1 lsa_binet",
     "peers_street": "python benchmarks/peers.py --size 512x1024",
     "peers_road": "python benchmarks/peers.py --size 384x640 --ours twinmixing_tiny "
     "twinmixing_base",
@@ -47,6 +52,9 @@ def command(name: str) -> str:
 def find(name: str, *, folder: Path = RESULTS) -> dict[str, Any] | None:
     """Return a measurement, or None if there is none."""
     for path in (folder / f"{name}.json", folder / name / "benchmark.json"):
+        if path.is_file() and name.startswith("deployable"):
+            content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            return content
         if path.is_file():
             return read_document(path)
     return None
@@ -157,6 +165,33 @@ def roofline(document: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def turns(document: Mapping[str, Any]) -> str:
+    """Return how fast deployed networks are beside eager torch and a plain export."""
+    facts = document["protocol"]
+    lines = [
+        "| network | eager fp32 | OpenVINO bf16, exported as trained | OpenVINO fp32, deployed "
+        "| OpenVINO bf16, deployed | as fast as eager | as the plain export | same class |",
+        f"|{'---|' * 8}",
+    ]
+    for row in document["rows"]:
+        times = row["milliseconds"]
+        best, plain = times["openvino bf16"], times["openvino plain bf16"]
+        shown = (times["eager"], plain, times["openvino f32"], best)
+        lines.append(
+            f"| {row['model']}, {row['size'][0]}x{row['size'][1]} "
+            f"| {' | '.join(f'{value:.1f}' for value in shown)} "
+            f"| **{row['speedup']['openvino bf16']:.1f}x** | {plain / best:.2f}x "
+            f"| {min(row['same_class']['openvino bf16']):.2%} |"
+        )
+    end = "the class map at full size" if facts["class_map"] else "the network's own output"
+    versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
+    head = (
+        f"medians in ms of {facts['rounds']} turns of {facts['images_per_round']} images; up to "
+        f"{end}; {facts['threads']} threads"
+    )
+    return "\n".join([head, "", *lines, "", f"- {facts['processor']}", f"- {versions}"])
+
+
 def _footer(document: Mapping[str, Any]) -> str:
     """Return the protocol as a list; failures are named once."""
     failures = {
@@ -174,6 +209,7 @@ TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "medians": medians,
     "speeds": speeds,
     "roofline": roofline,
+    "turns": turns,
 }
 """By the first word of a mark."""
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -9,19 +8,13 @@ from typing import Any
 import pytest
 import torch
 
+from programs import load_program
 from rtseg.benchmark.latency import summarize
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
 def peers() -> Any:
-    spec = importlib.util.spec_from_file_location("peers", ROOT / "benchmarks" / "peers.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_program("benchmarks/peers.py")
 
 
 def job(**changes: Any) -> dict[str, Any]:

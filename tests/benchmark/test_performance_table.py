@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import importlib.util
 import json
 import shlex
 from pathlib import Path
@@ -9,19 +8,14 @@ from typing import Any
 import pytest
 
 from benchmark.documents import document, failed, row
+from programs import load_program
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
 def script() -> Any:
-    path = ROOT / "benchmarks" / "performance_table.py"
-    spec = importlib.util.spec_from_file_location("performance_table", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_program("benchmarks/performance_table.py")
 
 
 def test_the_page_is_up_to_date(script: Any) -> None:
@@ -97,3 +91,31 @@ def test_batches_and_scopes_have_columns_where_there_are_several(script: Any) ->
     assert lines[4:6] == [
         "| bsdnet_s | model | 8.0 | 20.0 (40.0) |", "| bsdnet_s | e2e | 8.0 | 30.0 (60.0) |",
     ]  # fmt: skip
+
+
+def test_turns_compare_deployed_networks_with_eager_and_plain_ones(script: Any) -> None:
+    ways = ("eager", "openvino plain bf16", "openvino f32", "openvino bf16")
+    content = {
+        "protocol": {
+            "processor": "Abacus 3", "threads": 2, "rounds": 7, "images_per_round": 4,
+            "class_map": True, "versions": {"torch": "2.99"},
+        },
+        "rows": [
+            {
+                "model": "net", "size": [64, 96],
+                "milliseconds": dict(zip(ways, (100.0, 30.04, 50.0, 20.0), strict=True)),
+                "speedup": dict(zip(ways, (1.0, 3.2, 2.0, 5.04), strict=True)),
+                "same_class": {"openvino bf16": [0.9995, 0.99]},
+            }
+        ],
+    }  # fmt: skip
+    text = script.turns(content)
+    assert text.startswith(
+        "medians in ms of 7 turns of 4 images; up to the class map at full size; 2 "
+    )
+    row_of_net = "| net, 64x96 | 100.0 | 30.0 | 50.0 | 20.0 | **5.0x** | 1.50x | 99.00% |"
+    assert row_of_net in text.splitlines()
+    assert text.endswith("- Abacus 3\n- torch 2.99")
+    assert "up to the network's own output" in script.turns(
+        {**content, "protocol": {**content["protocol"], "class_map": False}}
+    )

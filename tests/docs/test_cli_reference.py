@@ -1,25 +1,19 @@
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 from pathlib import Path
-from types import ModuleType
+from typing import Any
 
 import pytest
 
+from programs import load_program
 from rtseg.cli.main import VERBS
 
 ROOT = Path(__file__).parents[2]
 
 
-def script() -> ModuleType:
-    path = ROOT / "scripts" / "cli_reference.py"
-    spec = importlib.util.spec_from_file_location("cli_reference", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def script() -> Any:
+    return load_program("scripts/cli_reference.py")
 
 
 @pytest.mark.skipif(

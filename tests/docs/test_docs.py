@@ -10,10 +10,14 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+
+from docs.warm_python import warm_python
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -56,13 +60,21 @@ def pages() -> list[object]:
     return found
 
 
-def run(block: Block, folder: Path) -> subprocess.CompletedProcess[str]:
+@pytest.fixture(scope="module")
+def programs() -> Iterator[Path]:
+    """Return a folder with `python` and `rtseg` that start without waiting for torch."""
+    with tempfile.TemporaryDirectory() as folder, warm_python(Path(folder)) as found:
+        yield found
+
+
+def run(block: Block, folder: Path, programs: Path) -> subprocess.CompletedProcess[str]:
     command = (
         ["bash", "-euo", "pipefail", "-c", block.text]
         if block.language == "bash"
-        else [sys.executable, "-c", block.text]
+        else [str(programs / "python"), "-c", block.text]
     )
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    places = [str(programs), str(Path(sys.executable).parent), os.environ["PATH"]]
+    path = os.pathsep.join(places)
     hidden = {"RTSEG_DATA", "RTSEG_DATASETS"}  # a reader of the page has neither
     kept = {key: value for key, value in os.environ.items() if key not in hidden}
     environment = {**kept, "PATH": path, "XDG_CACHE_HOME": str(folder / ".cache")}
@@ -73,9 +85,9 @@ def run(block: Block, folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("page", pages())
-def test_code_blocks_run(page: Path, tmp_path: Path) -> None:
+def test_code_blocks_run(page: Path, tmp_path: Path, programs: Path) -> None:
     for block in runnable(page):
-        done = run(block, tmp_path)
+        done = run(block, tmp_path, programs)
         assert done.returncode == 0, f"{page.name}:{block.line}\n{done.stdout}\n{done.stderr}"
 
 
@@ -101,8 +113,38 @@ def test_links_between_pages_lead_somewhere() -> None:
         assert (page.parent / link).exists(), f"{page.name}: {link}"
 
 
-def test_failing_block_is_noticed(tmp_path: Path) -> None:
-    text = "```bash\nfalse\ntrue\n```\n```python slow\nraise SystemExit(3)\n```\n"
-    first, second = blocks(text)
-    assert second.marks == {"slow"}
-    assert [run(block, tmp_path).returncode for block in (first, second)] == [1, 3]
+FAILING = """```bash
+false
+true
+```
+```python slow
+raise SystemExit(3)
+```
+```python
+1 / 0
+```
+```python
+import os
+os.kill(os.getpid(), 9)
+```
+```bash
+rtseg predict nothing nowhere.png
+```
+```bash
+python - <<'PY'
+import sys
+print(sys.argv, __name__, "torch" in sys.modules, "rtseg" in sys.modules)
+sys.exit("no")
+PY
+```
+"""
+
+
+def test_failing_blocks_are_noticed(tmp_path: Path, programs: Path) -> None:
+    found = blocks(FAILING)
+    assert [block.marks for block in found] == [set(), {"slow"}, *[set()] * 4]
+    done = [run(block, tmp_path, programs) for block in found]
+    assert [item.returncode for item in done] == [1, 3, 1, 70, 3, 1]
+    assert "ZeroDivisionError: division by zero" in done[2].stderr
+    assert done[4].stderr.startswith("error: nowhere.png")
+    assert done[5].stdout == "['-'] __main__ True False\n"

@@ -1,21 +1,16 @@
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
+from programs import load_program
 from rtseg.recipe import list_recipes
 
 ROOT = Path(__file__).parents[2]
 
 
 def script() -> Any:
-    spec = importlib.util.spec_from_file_location("recipe_list", ROOT / "scripts/recipe_list.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_program("scripts/recipe_list.py")
 
 
 def test_the_list_holds_every_recipe_and_is_up_to_date() -> None:

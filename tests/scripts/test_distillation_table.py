@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import signal
 import time
@@ -12,22 +11,16 @@ from typing import Any
 
 import pytest
 
+from programs import load_program
 from rtseg.errors import ConfigError, InterruptedRunError
 from rtseg.recipe import read_recipe
 
-ROOT = Path(__file__).parents[2]
 SETTING = {"data": "camvid", "steps": 7, "teacher_steps": 9, "seeds": [0, 4]}
 
 
 @pytest.fixture(scope="module")
 def script() -> Any:
-    path = ROOT / "scripts" / "distillation_table.py"
-    spec = importlib.util.spec_from_file_location("distillation_table", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_program("scripts/distillation_table.py")
 
 
 def test_students_differ_in_mode_and_seed_alone(script: Any, tmp_path: Path) -> None:
