@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import signal
 import statistics
 import sys
@@ -180,7 +179,9 @@ def write(
     """Write table.json, table.md and the logs of all finished runs."""
     (output / "logs").mkdir(parents=True, exist_ok=True)
     for item in results:
-        shutil.copy(work / item["name"] / "log.jsonl", output / "logs" / f"{item['name']}.jsonl")
+        log = (work / item["name"] / "log.jsonl").read_text(encoding="utf-8")
+        text = log.replace(f"{work}/", "")  # where the runs lie is nobody's business
+        (output / "logs" / f"{item['name']}.jsonl").write_text(text, encoding="utf-8")
     taught = [item["miou"] for item in results if item["mode"] == TEACHER]
     document = {
         "setting": dict(setting),

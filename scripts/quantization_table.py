@@ -10,7 +10,6 @@ free core; `--quick` only shows that all parts work.
 from __future__ import annotations
 
 import argparse
-import shutil
 from pathlib import Path
 
 import rtseg
@@ -81,7 +80,8 @@ def main() -> None:
         lines += rows(network, given.runs, quick=given.quick)
     given.output.mkdir(parents=True, exist_ok=True)
     for log in sorted(given.runs.glob("*/log.jsonl")):
-        shutil.copy(log, given.output / f"{log.parent.name}.jsonl")
+        text = log.read_text(encoding="utf-8").replace(f"{given.runs}/", "")
+        (given.output / f"{log.parent.name}.jsonl").write_text(text, encoding="utf-8")
     partial = given.output / ".table.md.partial"
     partial.write_text("\n".join([*lines, "", "Single run, seed 0."]) + "\n", encoding="utf-8")
     partial.replace(given.output / "table.md")

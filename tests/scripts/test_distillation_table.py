@@ -70,7 +70,9 @@ def test_the_table_says_what_was_compared(script: Any, tmp_path: Path) -> None:
     found = results({"teacher": [41.5], "none": [30], "cwd": [31.25], "ofa": [29], "both": [33]})
     for item in found:
         (tmp_path / item["name"]).mkdir()
-        (tmp_path / item["name"] / "log.jsonl").write_text("{}\n", encoding="utf-8")
+        (tmp_path / item["name"] / "log.jsonl").write_text(
+            f'{{"path": "{tmp_path}/x"}}\n', encoding="utf-8"
+        )
     script.write(SETTING, found, tmp_path, tmp_path / "out")
     text = (tmp_path / "out" / "table.md").read_text(encoding="utf-8")
     assert "`bsdnet_b`, 9 steps, mIoU 41.50" in text
@@ -80,7 +82,8 @@ def test_the_table_says_what_was_compared(script: Any, tmp_path: Path) -> None:
     assert "Runs done: 5 of 9." in text
     document = json.loads((tmp_path / "out" / "table.json").read_text(encoding="utf-8"))
     assert document["setting"] == SETTING
-    assert len(list((tmp_path / "out" / "logs").iterdir())) == 5
+    logs = list((tmp_path / "out" / "logs").iterdir())
+    assert [path.read_text(encoding="utf-8") for path in logs] == 5 * ['{"path": "x"}\n']
 
 
 def arguments(work: Path, **changes: Any) -> argparse.Namespace:

@@ -32,7 +32,9 @@ def test_the_table_has_three_forms_of_each_network_and_repeats_itself(tmp_path: 
     assert [row.split(" | ")[1] for row in rows] == 2 * [
         "float", "INT8, calibrated", "INT8, fine-tuned",
     ]  # fmt: skip
-    logs = sorted(path.name for path in (tmp_path / "out").glob("*.jsonl"))
-    assert logs == [
+    logs = sorted((tmp_path / "out").glob("*.jsonl"))
+    assert "twinmixing/last" in logs[-1].read_text(encoding="utf-8")
+    assert all(str(tmp_path) not in path.read_text(encoding="utf-8") for path in logs)
+    assert [path.name for path in logs] == [
         "bsdnet.jsonl", "bsdnet_qat.jsonl", "twinmixing.jsonl", "twinmixing_qat.jsonl",
     ]  # fmt: skip
