@@ -69,7 +69,7 @@ def test_what_was_examined_before_an_interruption_is_remembered(
         check_dataset(splits, cache=cache, progress=interrupt)
     read = count_reads(monkeypatch)
     assert check(root, cache=cache).ok
-    assert read == [root / "images/val/d.png", root / "images/val/e.png"]
+    assert sorted(read) == [root / "images/val/d.png", root / "images/val/e.png"]  # by threads
 
 
 def test_folders_that_link_in_a_circle_do_not_stop_the_cache(tmp_path: Path) -> None:
