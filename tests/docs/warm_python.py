@@ -110,16 +110,17 @@ def call(request: dict[str, Any]) -> int:
     os.environ.update(request["env"])
     program, words = request["program"], request["words"]
     main = sys.modules["__main__"] = ModuleType("__main__")  # reading processes look for its file
-    if program == "rtseg":
-        sys.argv = [program, *words]
-        text = "import sys; from rtseg.cli.main import main; sys.exit(main())"
+    if program == "rtseg":  # its script, as it is installed, so that it can start itself again
+        main.__file__ = str(Path(sys.executable).with_name("rtseg"))
+        sys.argv = [main.__file__, *words]
+        text = Path(main.__file__).read_text(encoding="utf-8")
     elif words[0] == "-c":
         sys.argv, text = ["-c", *words[2:]], words[1]
     else:
         assert words == ["-"], f"python {words}: only -c TEXT and - are known here"
         sys.argv, text = words, sys.stdin.read()
     sys.path[0] = ""
-    exec(compile(text, "<string>", "exec"), main.__dict__)
+    exec(compile(text, getattr(main, "__file__", "<string>"), "exec"), main.__dict__)
     return 0
 
 
