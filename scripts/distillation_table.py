@@ -184,7 +184,7 @@ def write(
         (output / "logs" / f"{item['name']}.jsonl").write_text(text, encoding="utf-8")
     taught = [item["miou"] for item in results if item["mode"] == TEACHER]
     document = {
-        "setting": dict(setting),
+        "setting": {**setting, "data": Path(setting["data"]).name},
         "environment": environment(),
         "teacher_miou": f"{100 * taught[0]:.2f}" if taught else "not measured",
         "done": len(results),
