@@ -100,6 +100,31 @@ def test_any_file_of_an_evaluation_is_kept(tmp_path: Path, name: str) -> None:
     refuse_existing(tmp_path, FILES, Shared())
 
 
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--set", "length=31"], 0),
+        (["--set", "length=32"], 1),
+        (["--set", "length=31", "--workers", "2"], 2),
+        (["--set", "length=32", "--workers", "0"], 0),
+    ],
+)
+def test_a_reading_process_is_started_for_many_images(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    words: list[str], expected: int,
+) -> None:  # fmt: skip
+    started: list[int] = []
+
+    def stop(*_: Any, workers: int, **__: Any) -> None:
+        started.append(workers)
+        raise DataError("stopped")
+
+    monkeypatch.setattr("rtseg.evaluation.score", stop)
+    arguments = ["val", str(checkpoint), "--data", "synthetic", "--output", str(tmp_path / "out")]
+    assert main([*arguments, *words]) == 3
+    assert started == [expected]
+
+
 def test_options_reach_the_reader_and_the_protocol(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
